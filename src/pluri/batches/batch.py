@@ -1,0 +1,52 @@
+"""Batch: rows of packed sequences, the only thing that models see of the data.
+
+Legend: B rows, L positions a row, N sequences in the batch, T = B * L.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from pluri.batches.example import IGNORE
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rows of L positions; several sequences share a row and never see each other.
+
+    input_ids: int64 (B, L).
+    sequence_ids: int32 (B, L); 0 = padding, 1, 2, ... = the sequences of the row, from left to right.
+    position_ids: int64 (B, L); starts again at 0 with each sequence.
+    token_type_ids: int64 (B, L).
+    starts: int64 (N,); index into the flattened (B * L) positions of each sequence's first token, in the order in
+        which the sequences were given, not the order in which they were packed.
+    lengths: int64 (N,); tokens of each sequence, in the same order.
+    labels: int64 (B, L), IGNORE where nothing is predicted; or None.
+    sequence_labels: int64 or float32 (N,); or None.
+    """
+
+    input_ids: Tensor
+    sequence_ids: Tensor
+    position_ids: Tensor
+    token_type_ids: Tensor
+    starts: Tensor
+    lengths: Tensor
+    labels: Tensor | None = None
+    sequence_labels: Tensor | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens, padding not counted."""
+        return int(self.lengths.sum())
+
+    @property
+    def predicted(self) -> Tensor:
+        """Flat indices (P,) of the positions that have a label."""
+        if self.labels is None:
+            return torch.empty(0, dtype=torch.int64)
+        return torch.nonzero(self.labels.reshape(-1) != IGNORE).squeeze(-1)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if v is not None})

@@ -1,0 +1,81 @@
+"""Configuration: frozen, checked, loaded from TOML, overridden from the command line."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pluri.errors import UsageError
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, unknown keys refused with the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], *, where: str = "configuration") -> Self:
+        """Checks `values` (hyphens in keys read as underscores). UsageError names the key, the value and the rule."""
+        try:
+            return cls.model_validate(_underscored(values))
+        except ValidationError as error:
+            raise UsageError(_first_problem(cls, error), where=where) from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | None = None) -> Self:
+        """Reads a TOML file and applies `a.b=value` overrides (values in TOML; bare words are strings)."""
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UsageError("no such file", where=str(path), do="check the path of the configuration") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot be read: {error}", where=str(path)) from None
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+        values = _underscored(values)
+        for override in overrides or []:
+            _apply(values, override)
+        return cls.parse(values, where=str(path))
+
+
+def _underscored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key).replace("-", "_"): _underscored(item) for key, item in value.items()}
+    return value
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"override {override!r} is not of the form a.b=value", where="--set")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().replace("-", "_").split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"override {override!r}: {parent!r} is a value, not a table", where="--set")
+    values[last] = value
+
+
+def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
+    problem = error.errors()[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        model: Any = cls
+        for part in problem["loc"][:-1]:
+            inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
+            model = inner if inner is not None else model
+        known = list(model.model_fields) if hasattr(model, "model_fields") else []
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+        return f"unknown key {location!r}{hint}"
+    value = problem.get("input")
+    shown = "" if problem["type"] == "missing" or isinstance(value, dict) else f" (got {value!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{location}: {message}{shown}" if location else f"{message}{shown}"

@@ -1,0 +1,104 @@
+"""The machine and chance: device, precision, thread count, and randomness that is a pure function of its counters.
+
+Randomness never comes from a generator with a state. Every draw is `hash(seed, epoch, index, position, stream)`, so that a
+mask is dynamic over epochs, yet the same whatever the batch size, the number of workers, or a restart.
+The hash is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+OOPSLA 2014, figure 16), applied to counters as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+"""
+
+import functools
+import statistics
+import time
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+Keys = NDArray[np.uint64]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_TO_UNIT = 2.0**-53
+
+
+def mix(keys: ArrayLike, counter: ArrayLike) -> Keys:
+    """A new 64-bit key for each (key, counter): shapes broadcast; counters are integers >= 0."""
+    with np.errstate(over="ignore"):
+        z = np.asarray(keys, np.uint64) + (np.asarray(counter, np.uint64) + np.uint64(1)) * _GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * _MIX_1
+        z = (z ^ (z >> np.uint64(27))) * _MIX_2
+        return z ^ (z >> np.uint64(31))
+
+
+def sequence_keys(seed: int, epoch: ArrayLike, index: ArrayLike) -> Keys:
+    """One key for each sequence: all its chance in this epoch follows from it."""
+    return mix(mix(mix(np.uint64(0), seed), epoch), index)
+
+
+def uniform(keys: ArrayLike, counter: ArrayLike) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), one for each (key, counter)."""
+    return (mix(keys, counter) >> np.uint64(11)) * _TO_UNIT
+
+
+def permuted(index: ArrayLike, n: int, key: int | np.uint64) -> NDArray[np.int64]:
+    """Where a random permutation of range(n) sends each index, without building the permutation: O(1) an index.
+
+    A four-round Feistel network on the smallest even number of bits that holds n, walked until it falls inside
+    (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, section 3). n: 1 to 2**62.
+    """
+    x = np.array(index, np.uint64, ndmin=1)
+    half = max(1, (int(n - 1).bit_length() + 1) // 2)
+    low = np.uint64((1 << half) - 1)
+    shift = np.uint64(half)
+    keys = [mix(np.uint64(key), r) for r in range(4)]
+    todo = np.ones(x.shape, bool)
+    while todo.any():
+        left, right = x[todo] >> shift, x[todo] & low
+        for round_key in keys:
+            left, right = right, left ^ (mix(round_key, right) & low)
+        x[todo] = (left << shift) | right
+        todo &= x >= np.uint64(n)
+    return x.astype(np.int64).reshape(np.shape(index))
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def product_rate(dtype: torch.dtype, size: int = 512, seconds: float = 0.05, device: str = "cpu") -> float:
+    """FLOP/s of a square matrix product: the median of the repetitions that fit into `seconds`, after one to warm up."""
+    a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    _timed_product(a, b)
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 3:
+        times.append(_timed_product(a, b))
+    return 2 * size**3 / statistics.median(times)
+
+
+def _timed_product(a: torch.Tensor, b: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.mm(a, b)
+    if a.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@functools.cache
+def fast_bf16(device: str = "cpu") -> bool:
+    """Whether bf16 products pay here: measured (at least 1.5 times the fp32 rate), not guessed from flags."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    size = 256  # a machine without bf16 units needs 0.1 s for this product, not minutes
+    return product_rate(torch.bfloat16, size) > 1.5 * product_rate(torch.float32, size)
+
+
+def pick_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(precision: Precision, device: str) -> torch.dtype:
+    """The dtype of weights and activations in training: bf16 keeps fp32 masters in the optimizer."""
+    if precision == "auto":
+        precision = "bf16" if fast_bf16(device) else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -1,0 +1,143 @@
+"""Optimizers: AdamW for everything, or Muon for the matrices inside blocks and AdamW for the rest.
+
+Weights may be bf16: the optimizer then keeps fp32 masters and writes back rounded copies, so that nothing is cast twice
+and small updates are not lost.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Newton-Schulz coefficients of Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024): the steepest
+# slope at zero that keeps every singular value between 0.7 and 1.2 after five steps.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+_NEWTON_SCHULZ_STEPS = 5
+# Muon's updates are scaled to the root mean square that AdamW's have, about 0.2 (Liu et al., "Muon is scalable for LLM
+# training", 2025, section 2.2), so that one learning rate serves both.
+_ADAMW_RMS = 0.2
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix of each, approximately: singular values go to between 0.7 and 1.2.
+
+    matrices: (K, R, C), fp32 or bf16. Newton-Schulz iteration in the matrices' own dtype.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose(1, 2) if tall else matrices  # rows <= columns: the Gram matrix is the small one
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return x.transpose(1, 2) if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalized (Jordan 2024). Matrices of one shape are orthogonalized in one batched product.
+
+    A parameter that holds several matrices stacked by rows (queries, keys and values in one product) says how many in
+    its attribute `stacked`; each is orthogonalized by itself.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One update of every parameter that has a gradient."""
+        del closure
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+                update = parameter.grad.lerp(buffer, group["momentum"])  # Nesterov
+                stacked = getattr(parameter, "stacked", 1)
+                for part, target in zip(update.chunk(stacked), parameter.data.chunk(stacked), strict=True):
+                    shapes[part.shape].append((part, target))
+            for shape, pairs in shapes.items():
+                updates = orthogonalized(torch.stack([update for update, _ in pairs]))
+                size = group["lr"] * _ADAMW_RMS * max(shape) ** 0.5
+                for (_, target), update in zip(pairs, updates, strict=True):
+                    target.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+
+
+class MasterOptimizer:
+    """The optimizers of a model together with its fp32 masters: one `step`, one flat state to save.
+
+    model: its parameters may be fp32 (they are their own masters) or bf16.
+    name: "adamw" or "muon". betas: AdamW's. Weight decay spares vectors (norms, biases).
+    """
+
+    def __init__(
+        self, model: nn.Module, name: str, *, weight_decay: float, betas: tuple[float, float], dtype: torch.dtype
+    ) -> None:
+        self.names = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.masters = dict(self.names)
+        if dtype != torch.float32:
+            self.masters = {n: nn.Parameter(p.detach().float().clone()) for n, p in self.names.items()}
+            for n, p in self.names.items():
+                self.masters[n].stacked = getattr(p, "stacked", 1)  # type: ignore[attr-defined]
+            model.to(dtype)
+        self.low_precision = dtype != torch.float32
+        matrices = [n for n, p in self.names.items() if name == "muon" and p.ndim == 2 and ".blocks." in f".{n}"]
+        rest = [n for n in self.names if n not in set(matrices)]
+        groups = [
+            {"params": [self.masters[n] for n in rest if self.names[n].ndim >= 2], "weight_decay": weight_decay},
+            {"params": [self.masters[n] for n in rest if self.names[n].ndim < 2], "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=1e-8, fused=True)
+        self.optimizers: list[torch.optim.Optimizer] = [adamw]
+        if matrices:
+            self.optimizers.append(Muon([self.masters[n] for n in matrices], 0.0, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def clip(self, max_norm: float) -> Tensor:
+        """Scales all gradients so that their joint norm is at most `max_norm`; returns the norm before."""
+        parameters = [p for p in self.names.values() if p.grad is not None]
+        return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update at `learning_rate`; gradients are released."""
+        if self.low_precision:
+            for name, parameter in self.names.items():
+                self.masters[name].grad = None if parameter.grad is None else parameter.grad.float()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
+        if self.low_precision:
+            torch._foreach_copy_(list(self.names.values()), [self.masters[n] for n in self.names])
+        for parameter in (*self.names.values(), *self.masters.values()):
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Every master and every optimizer state by name: what a checkpoint keeps."""
+        tensors = {f"weights.{name}": master.detach() for name, master in self.masters.items()}
+        for name, master in self.masters.items():
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(master, {}).items():
+                    tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+        return tensors
+
+    @torch.no_grad()
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Puts back what `state` gave, bit for bit. KeyError names a weight that is missing."""
+        owner = {id(p): o for o in self.optimizers for g in o.param_groups for p in g["params"]}
+        for name, master in self.masters.items():
+            master.copy_(tensors[f"weights.{name}"])
+            self.names[name].copy_(master)
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, state_name, name = key.split(".", 2)
+                master = self.masters[name]
+                owner[id(master)].state[master][state_name] = value.to(master.device).clone()

@@ -1,0 +1,338 @@
+"""The trainer: one loop for pretraining and fine-tuning.
+
+Batch k is a pure function of k, dropout is seeded by k, and the optimizer's whole state is in the checkpoint: so a run that
+was stopped and resumed is, bit for bit, the run that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from rich.progress import BarColumn, Progress, TextColumn
+from torch import Tensor
+
+from pluri.batches.batch import Batch
+from pluri.batches.example import IGNORE
+from pluri.batches.loader import Batches
+from pluri.batches.packing import split
+from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
+from pluri.config import Config
+from pluri.errors import TrainingError
+from pluri.losses import Loss
+from pluri.models.config import train_flops
+from pluri.models.heads import Model
+from pluri.runtime import Precision, mix, pick_device, pick_dtype, product_rate
+from pluri.training.journal import Journal
+from pluri.training.optimizer import MasterOptimizer
+from pluri.training.schedule import Schedule, learning_rate_factor
+
+
+class TrainingConfig(Config):
+    """How long and how to train. Exactly one budget: steps, tokens (padding not counted) or minutes."""
+
+    steps: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    schedule: Schedule = "wsd"
+    warmup: float = Field(0.05, ge=0, lt=1)  # share of the budget
+    warmup_steps: int | None = Field(None, ge=0)  # instead of the share
+    decay: float = Field(0.4, gt=0, le=1)  # share of the budget, for wsd
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = Field(1.0, gt=0)
+    batch_tokens: int = Field(4096, ge=1)
+    accumulation: int = Field(1, ge=1)  # micro-batches a step
+    packed: bool = True
+    precision: Precision = "auto"
+    workers: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0)
+    eval_steps: int | None = Field(None, ge=1)  # also always once at the end
+    patience: int | None = Field(None, ge=1)  # validations without improvement before stopping early
+    best_metric: str | None = None  # keep the weights that validate best by this; a name ending in "loss" is minimized
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    checkpoint_steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "TrainingConfig":
+        given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, tokens, minutes (given: {', '.join(given) or 'none'})")
+        return self
+
+
+Validate = Callable[[Model], dict[str, float]]
+
+
+@dataclass
+class Trained:
+    """What came of a run. best: the validation that `best_metric` chose, if one was named."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+    reason: str = "budget spent"
+    best: dict[str, float] = field(default_factory=dict)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def train(
+    model: Model,
+    batches: Batches,
+    loss: Loss,
+    config: TrainingConfig,
+    *,
+    output: Path | None = None,
+    validate: Validate | None = None,
+    resume: bool = False,
+    stop_after: int | None = None,
+    header: dict[str, Any] | None = None,
+    progress: bool = False,
+) -> Trained:
+    """Trains `model` in place until its budget is spent; the model ends up in fp32, on the CPU.
+
+    output: where the journal and the checkpoints go; None keeps nothing on disk.
+    stop_after: leave, with a checkpoint, once this many steps are done (the schedule still looks at the whole budget).
+    header: what the journal's first line says besides version and machine.
+    TrainingError: the loss is not finite (the batch is named, the last checkpoint kept), or the disk is full.
+    """
+    return _Run(model, batches, loss, config, output, validate, header or {}).go(resume, stop_after, progress)
+
+
+class _Run:
+    """The state of one run of `train`."""
+
+    def __init__(
+        self,
+        model: Model,
+        batches: Batches,
+        loss: Loss,
+        config: TrainingConfig,
+        output: Path | None,
+        validate: Validate | None,
+        header: dict[str, Any],
+    ) -> None:
+        self.model, self.batches, self.loss, self.config = model, batches, loss, config
+        self.output, self.validate, self.header = output, validate, header
+        self.device = pick_device()
+        dtype = pick_dtype(config.precision, self.device)
+        model.to(self.device)
+        self.optimizer = MasterOptimizer(
+            model, config.optimizer, weight_decay=config.weight_decay, betas=config.betas, dtype=dtype
+        )
+        self.peak = product_rate(dtype, device=self.device) if output is not None else math.inf
+        self.done = Trained()
+        self.best_weights: dict[str, Tensor] = {}
+        self.stale = 0
+
+    def go(self, resume: bool, stop_after: int | None, progress: bool) -> Trained:
+        done, config = self.done, self.config
+        if resume:
+            self._restore()
+        journal = Journal(self.output, resume_step=done.step if resume else None) if self.output else None
+        if journal and not journal.resumed:
+            journal.write("start", **self.header)
+        saved_at = time.monotonic()
+        limit = min(config.steps or 1 << 62, stop_after or 1 << 62)
+        stream = self.batches.stream(done.step, config.workers)
+        bar = _bar(progress)
+        task = bar.add_task("training", total=1.0, note="")
+        try:
+            with bar:
+                while done.step < limit and self._spent() < 1:
+                    event = self._step(next(stream))
+                    if journal:
+                        journal.write("step", **event)
+                    bar.update(task, completed=self._spent(), note=_note(event, self._spent()))
+                    if config.eval_steps and done.step % config.eval_steps == 0 and self._validated(journal):
+                        done.reason = f"no better for {config.patience} validations"
+                        break
+                    due = config.checkpoint_steps and done.step % config.checkpoint_steps == 0
+                    if self.output and (due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes):
+                        self._save()
+                        saved_at = time.monotonic()
+            finished = stop_after is None or done.step < stop_after
+            if finished and not (done.validations and done.validations[-1]["step"] == done.step):
+                self._validated(journal)
+            if self.output:
+                self._save()
+            if journal and finished:
+                journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
+        finally:
+            stream.close()
+            if journal:
+                journal.close()
+        self._settle()
+        return done
+
+    def _spent(self) -> float:
+        """The share of the budget that is spent, 0 to 1."""
+        config, done = self.config, self.done
+        if config.steps is not None:
+            return done.step / config.steps
+        if config.tokens is not None:
+            return done.tokens / config.tokens
+        return done.seconds / (60 * (config.minutes or 1))
+
+    def _learning_rate(self) -> float:
+        config = self.config
+        warmup = config.warmup
+        spent = self._spent()
+        if config.warmup_steps is not None:
+            warmup = 0.0
+            if self.done.step < config.warmup_steps:
+                return config.learning_rate * (self.done.step + 1) / config.warmup_steps
+        elif config.steps is not None:
+            spent = (self.done.step + 1) / (config.steps + 1)  # neither the first nor the last step is wasted at 0
+        else:
+            spent = max(spent, 1e-3)
+        return config.learning_rate * learning_rate_factor(spent, config.schedule, warmup=warmup, decay=config.decay)
+
+    def _step(self, batch: Batch) -> dict[str, Any]:
+        start = time.perf_counter()
+        config, done = self.config, self.done
+        rate = self._learning_rate()
+        num_labels, num_sequences = counts(batch)
+        torch.manual_seed(int(mix(config.seed, done.step) >> 1))  # dropout, the one user of torch's generator
+        self.model.train()
+        rows = -(-batch.input_ids.shape[0] // config.accumulation)
+        totals: dict[str, float] = {}
+        value = 0.0
+        for part in split(batch, rows) if config.accumulation > 1 else [batch]:
+            scalar, named = self.loss(self.model, part.to(self.device), num_labels, num_sequences)
+            scalar.backward()
+            value += scalar.item()
+            for name, number in named.items():
+                totals[name] = totals.get(name, 0.0) + number.item()
+        norm = self.optimizer.clip(config.max_grad_norm).item()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise TrainingError(
+                f"loss {value} and gradient norm {norm} in batch {done.step} (learning rate {rate:.2g})",
+                where=f"step {done.step + 1}",
+                do="lower the learning rate, then go on from the last checkpoint with --resume",
+            )
+        self.optimizer.step(rate)
+        seconds = time.perf_counter() - start
+        tokens = batch.num_tokens
+        done.step += 1
+        done.tokens += tokens
+        done.seconds += seconds
+        done.loss = value
+        flops = train_flops(self.model.config, tokens, num_labels, int((batch.lengths**2).sum()))
+        return {
+            "step": done.step,
+            "tokens": done.tokens,
+            "seconds": round(done.seconds, 4),
+            "loss": value,
+            **totals,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "tokens_per_second": tokens / seconds,
+            "model_flops_use": flops / seconds / self.peak,
+        }
+
+    def _validated(self, journal: Journal | None) -> bool:
+        """Validates; keeps the best weights. True when it is time to stop early."""
+        if self.validate is None:
+            return False
+        self.model.eval()
+        with torch.inference_mode():
+            metrics = self.validate(self.model)
+        done, name = self.done, self.config.best_metric
+        done.validations.append({"step": done.step, **metrics})
+        if journal:
+            journal.write("validation", step=done.step, tokens=done.tokens, seconds=round(done.seconds, 4), **metrics)
+        watched = name or "eval_loss"
+        if watched not in metrics:
+            return False
+        sign = -1 if watched.endswith("loss") else 1
+        if not done.best or sign * metrics[watched] > sign * done.best[watched]:
+            done.best, self.stale = {"step": done.step, **metrics}, 0
+            if name:
+                self.best_weights = {n: m.detach().clone() for n, m in self.optimizer.masters.items()}
+            return False
+        self.stale += 1
+        return self.config.patience is not None and self.stale >= self.config.patience
+
+    def _save(self) -> None:
+        assert self.output is not None
+        done = self.done
+        tensors = self.optimizer.state() | {f"best.{n}": t for n, t in self.best_weights.items()}
+        meta = {
+            "tokens": done.tokens,
+            "seconds": done.seconds,
+            "loss": done.loss,
+            "stale": self.stale,
+            "best": done.best,
+            "validations": done.validations,
+        }
+        save_checkpoint(self.output / "checkpoints", done.step, tensors, meta)
+
+    def _restore(self) -> None:
+        assert self.output is not None
+        checkpoint = load_latest(self.output / "checkpoints")
+        if checkpoint is None:
+            return
+        self.optimizer.load_state({k: v for k, v in checkpoint.tensors.items() if not k.startswith("best.")})
+        self.best_weights = {k[5:]: v for k, v in checkpoint.tensors.items() if k.startswith("best.")}
+        meta, done = checkpoint.meta, self.done
+        done.step, done.tokens, done.seconds, done.loss = checkpoint.step, meta["tokens"], meta["seconds"], meta["loss"]
+        done.best, done.validations, self.stale = meta["best"], meta["validations"], meta["stale"]
+        done.notes += checkpoint.notes
+
+    @torch.no_grad()
+    def _settle(self) -> None:
+        """Leaves the model in fp32 on the CPU, with the best weights where a metric chose them, else the last."""
+        weights = self.best_weights or {n: m.detach() for n, m in self.optimizer.masters.items()}
+        self.model.float().to("cpu")
+        for name, parameter in self.model.named_parameters():
+            if name in weights:
+                parameter.copy_(weights[name])
+        self.model.eval()
+
+
+def counts(batch: Batch) -> tuple[int, int]:
+    """(predicted positions, labelled sequences) of a batch: what its losses are divided by."""
+    num_labels = 0 if batch.labels is None else int((batch.labels != IGNORE).sum())
+    num_sequences = 0 if batch.sequence_labels is None else int((batch.sequence_labels != IGNORE).sum())
+    return num_labels, num_sequences
+
+
+def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, float]:
+    """The losses over a whole validation set, each averaged over everything predicted: {"eval_loss", "eval_..."}.
+
+    Reads one batch at a time and keeps sums only.
+    """
+    device = next(model.parameters()).device
+    sums: dict[str, float] = {}
+    totals: dict[str, int] = {}
+    for batch in batches:
+        num_labels, num_sequences = counts(batch)
+        _, named = loss(model, batch.to(device), 1, 1)
+        for name, value in named.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+            count = num_sequences if name in ("pair_loss", "classify_loss") else num_labels
+            totals[name] = totals.get(name, 0) + count
+    means = {f"eval_{name}": total / max(totals[name], 1) for name, total in sums.items()}
+    return {"eval_loss": sum(means.values()), **means}
+
+
+def _bar(visible: bool) -> Progress:
+    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[note]}")]
+    return Progress(*columns, disable=not visible, transient=False)
+
+
+def _note(event: dict[str, Any], spent: float) -> str:
+    left = event["seconds"] * (1 - spent) / max(spent, 1e-9)
+    return (
+        f"loss {event['loss']:.3f} · {event['tokens_per_second']:,.0f} tokens/s · "
+        f"{event['model_flops_use']:.0%} of peak · {left / 60:.1f} min left"
+    )
