@@ -1,0 +1,60 @@
+"""Pluri: pretrain on sequences that nobody labelled, then do useful work with the few that somebody did.
+
+What the command line does, in Python: each name is imported when it is first used, so that `import pluri` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pluri.checkpoints.huggingface import load_model as load_model
+    from pluri.checkpoints.huggingface import save_model as save_model
+    from pluri.inference.fill import fill as fill
+    from pluri.report import write_report as write_report
+    from pluri.run.doctor import diagnose as diagnose
+    from pluri.run.finetune import FinetuneConfig as FinetuneConfig
+    from pluri.run.finetune import evaluate as evaluate
+    from pluri.run.finetune import finetune as finetune
+    from pluri.run.finetune import predict as predict
+    from pluri.run.pretrain import PretrainConfig as PretrainConfig
+    from pluri.run.pretrain import pretrain as pretrain
+    from pluri.run.quickstart import quickstart as quickstart
+    from pluri.run.verify import verify_resume as verify_resume
+    from pluri.tokens.prepare import prepare as prepare
+    from pluri.tokens.store import TokenStore as TokenStore
+    from pluri.tokens.tokenizer import Tokenizer as Tokenizer
+    from pluri.tokens.training import train_tokenizer as train_tokenizer
+
+_HOMES = {
+    "FinetuneConfig": "run.finetune",
+    "PretrainConfig": "run.pretrain",
+    "TokenStore": "tokens.store",
+    "Tokenizer": "tokens.tokenizer",
+    "diagnose": "run.doctor",
+    "evaluate": "run.finetune",
+    "fill": "inference.fill",
+    "finetune": "run.finetune",
+    "load_model": "checkpoints.huggingface",
+    "predict": "run.finetune",
+    "prepare": "tokens.prepare",
+    "pretrain": "run.pretrain",
+    "quickstart": "run.quickstart",
+    "save_model": "checkpoints.huggingface",
+    "train_tokenizer": "tokens.training",
+    "verify_resume": "run.verify",
+    "write_report": "report",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pluri' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"pluri.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,63 @@
+"""Running the command line: `pluri`, or `python -m pluri`.
+
+Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from cyclopts import CycloptsError
+from rich.console import Console
+
+from pluri.cli import Answer, app
+from pluri.errors import PluriError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code. With PLURI_DEBUG=1 in the environment, errors are raised."""
+    tokens = _hyphenated(sys.argv[1:] if arguments is None else arguments)
+    out = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # whatever else is printed must not mix with the result
+            answer = app(tokens, console=Console(file=out), exit_on_error=False, print_error=False)
+        if not isinstance(answer, Answer):
+            return 0
+        print(answer, file=out, flush=True)
+        return 0 if answer.done else 1
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except Exception as error:
+        if os.environ.get("PLURI_DEBUG") == "1":
+            raise
+        return _complain(*_explained(error))
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """(one line, exit code) of whatever went wrong."""
+    if isinstance(error, PluriError):
+        return str(error), error.exit_code
+    if isinstance(error, CycloptsError):
+        verb = " ".join(["pluri", *(error.command_chain or ())])
+        return f"{str(error).rstrip('.')}; see `{verb} --help`", 2
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package {error.name.partition('.')[0]} is not installed; pip install 'pluri[all]'", 1
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 1
+    return f"unexpected {type(error).__name__}: {error}; run it with PLURI_DEBUG=1 to see where", 1
+
+
+def _complain(line: str, exit_code: int) -> int:
+    print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
+    return exit_code
+
+
+def _hyphenated(tokens: Sequence[str]) -> list[str]:
+    """Option names with underscores are taken as if they had hyphens: --vocab_size is --vocab-size."""
+    return [re.sub(r"^--[^=\s]+", lambda name: name[0].replace("_", "-"), token) for token in tokens]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""The command line: each verb is a short call of the Python API, with the same names and defaults.
+
+A verb returns its Answer; `pluri.__main__` prints it and explains what went wrong.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any, Literal, NamedTuple
+
+from cyclopts import App, Parameter
+
+import pluri
+
+Files = Annotated[list[str], Parameter(help="Files, folders, globs or URLs.", negative="")]
+Flag = Parameter(negative="")
+Folder = Annotated[Path, Parameter(["--output", "-o"], help="Folder to write to.")]
+Json = Annotated[bool, Parameter("--json", negative="", help="Print the result as JSON.")]
+Model = Annotated[Path, Parameter(help="Model folder.")]
+OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
+Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
+Paths = Annotated[list[Path], Parameter(help="Run folders; for the doctor also stores and files.", negative="")]
+TextColumn = Annotated[str, Parameter(help="Where a table keeps the text.")]
+Truncate = Annotated[bool, Parameter(negative="", help="Cut what is longer than the model reads.")]
+
+app = App(
+    name="pluri",
+    help="Pretrain on sequences that nobody labelled, then do useful work with the few that somebody did.",
+    version=pluri.__version__,
+    help_format="plaintext",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+app["--help"].group = app["--version"].group = "Other"
+
+
+class Answer(NamedTuple):
+    """What a verb has to say: `value` for --json, `text` for people. done: False makes the exit code 1."""
+
+    value: Any
+    text: str
+    as_json: bool
+    done: bool = True
+
+    def __str__(self) -> str:
+        return json.dumps(self.value, ensure_ascii=False, indent=2, default=str) if self.as_json else self.text
+
+
+@app.command
+def quickstart(output: Folder = Path("quickstart"), *, minutes: float = 6.0, as_json: Json = False) -> Answer:
+    """The main job on real data, end to end, with a report.
+
+    Example: pluri quickstart --output quickstart
+
+    Args:
+        minutes: time to spend; less is faster and worse.
+    """
+    report = pluri.quickstart(output, minutes=minutes)
+    return Answer(json.loads((output / "results.json").read_text(encoding="utf-8")), f"open {report}", as_json)
+
+
+@app.command
+def tokenizer(
+    files: Files,
+    /,
+    *,
+    output: Folder,
+    kind: Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "kmer"] = "wordpiece",
+    vocab_size: int = 8000,
+    lowercase: Annotated[bool, Flag] = False,
+    k: int = 6,
+    text_column: TextColumn = "text",
+    as_json: Json = False,
+) -> Answer:
+    """Train a tokenizer; for DNA, the kind kmer with k letters each.
+
+    Example: pluri tokenizer corpus.txt --kind wordpiece --vocab-size 8000 -o tokenizer
+    """
+    made = pluri.train_tokenizer(
+        files, kind=kind, vocab_size=vocab_size, lowercase=lowercase, k=k, text_column=text_column
+    )
+    made.save(output)
+    about = {"output": output, "vocab_size": made.vocab_size, "hash": made.hash}
+    return Answer(about, f"{made.vocab_size:,} tokens: {output}", as_json)
+
+
+@app.command
+def prepare(
+    files: Files,
+    /,
+    *,
+    tokenizer: Annotated[Path, Parameter(help="Tokenizer folder.")],
+    output: Folder,
+    text_column: TextColumn = "text",
+    language: str = "en",
+    drop_duplicates: Annotated[bool, Flag] = False,
+    workers: int | None = None,
+    as_json: Json = False,
+) -> Answer:
+    """Turn files into a token store, on all cores. A killed run goes on where it was.
+
+    Example: pluri prepare corpus.txt --tokenizer tokenizer -o store
+
+    Args:
+        language: ISO 639-1 code, for sentence boundaries.
+        drop_duplicates: leave out documents seen before.
+        workers: processes; all cores by default.
+    """
+    with _counting() as progress:
+        store = pluri.prepare(
+            files,
+            tokenizer,
+            output,
+            workers=workers,
+            text_column=text_column,
+            language=language,
+            drop_duplicates=drop_duplicates,
+            progress=progress,
+        )
+    ledger = store.manifest.ledger.model_dump(mode="json")
+    return Answer({"output": output, "ledger": ledger}, f"{store.num_tokens:,} tokens: {output}", as_json)
+
+
+@app.command
+def pretrain(
+    config: Path, /, *, override: Override = None, resume: Annotated[bool, Flag] = False, as_json: Json = False
+) -> Answer:
+    """Pretrain a model as CONFIG.toml says; the model folder is OUTPUT/model.
+
+    Example: pluri pretrain pretrain.toml --set training.minutes=30
+
+    Args:
+        resume: go on from the newest checkpoint.
+    """
+    folder = pluri.pretrain(pluri.PretrainConfig.load(config, override), resume=resume)
+    return Answer({"model": folder}, f"model: {folder}", as_json)
+
+
+@app.command
+def finetune(
+    config: Path | None = None,
+    /,
+    *,
+    task: str | None = None,
+    model: Path | None = None,
+    train: str | None = None,
+    validation: str | None = None,
+    test: str | None = None,
+    output: Annotated[Path | None, Parameter(["--output", "-o"], help="Folder to write to.")] = None,
+    override: Override = None,
+    as_json: Json = False,
+) -> Answer:
+    """Fine-tune a model on labelled sequences, and compare it with honest baselines.
+
+    Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
+
+    Args:
+        config: a TOML file with the same settings and more; what is given here wins.
+        task: classify, or tag (a label a token).
+        model: folder of the pretrained model.
+        train: labelled file.
+        validation: labelled file that chooses the best moment.
+        test: labelled file that the results are measured on.
+    """
+    named = {"task": task, "model": model, "train": train, "validation": validation, "test": test, "output": output}
+    given = [
+        f"{name}={json.dumps(str(value), ensure_ascii=False)}" for name, value in named.items() if value is not None
+    ]
+    settings = pluri.FinetuneConfig.load(config, given + (override or []))
+    results = pluri.finetune(settings, progress=True)
+    return Answer(asdict(results), _means(results.rows), as_json)
+
+
+@app.command
+def evaluate(
+    *,
+    model: Model,
+    data: str,
+    text_column: TextColumn = "text",
+    label_column: str = "label",
+    truncate: Truncate = False,
+    as_json: Json = False,
+) -> Answer:
+    """Measure a fine-tuned model on labelled data, with 95% intervals.
+
+    Example: pluri evaluate --model reviews --data test.csv
+
+    Args:
+        data: labelled file.
+        label_column: where a table keeps the label.
+    """
+    found = pluri.evaluate(model, data, text_column=text_column, label_column=label_column, truncate=truncate)
+    metrics = [name.removesuffix("_low") for name in found if name.endswith("_low")]
+    lines = [f"{m:12}{found[m]:.4f}  ({found[f'{m}_low']:.4f} to {found[f'{m}_high']:.4f})" for m in metrics]
+    return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences"]), as_json)
+
+
+@app.command
+def predict(
+    *,
+    model: Model,
+    input: str,
+    output: OneFile,
+    text_column: TextColumn = "text",
+    truncate: Truncate = False,
+    as_json: Json = False,
+) -> Answer:
+    """Predict labels with a fine-tuned model: a line of JSON for each sequence.
+
+    Example: pluri predict --model reviews --input new.csv -o predictions.jsonl
+
+    Args:
+        input: file in the format of the training file; labels are not needed, and not read.
+    """
+    count = pluri.predict(model, input, output, text_column=text_column, truncate=truncate)
+    return Answer({"output": output, "count": count}, f"{count:,} predictions: {output}", as_json)
+
+
+@app.command
+def fill(text: str, /, *, model: Model, top_k: int = 5, as_json: Json = False) -> Answer:
+    """Fill in each [MASK] of a text, with probabilities.
+
+    Example: pluri fill "the cat sat on the [MASK]" --model run/model
+
+    Args:
+        top_k: guesses a blank.
+    """
+    found = pluri.fill(text, model, top_k=top_k)
+    return Answer(found, "\n".join(f"{g['score']:7.2%}  {g['token_str']}  {g['sequence']}" for g in found), as_json)
+
+
+@app.command
+def report(runs: Paths, /, *, output: OneFile, as_json: Json = False) -> Answer:
+    """Write one HTML file about runs: loss, label efficiency, ledger, filled blanks. It needs no network.
+
+    Example: pluri report run reviews -o report.html
+    """
+    pluri.write_report(runs, output)
+    return Answer({"output": output}, f"open {output}", as_json)
+
+
+@app.command
+def doctor(paths: Paths, /, *, as_json: Json = False) -> Answer:
+    """Say by name what is wrong with runs, stores or files. The exit code is 1 if there is a problem.
+
+    Example: pluri doctor run store train.csv test.csv
+    """
+    from rich.console import Console
+
+    from pluri.run.findings import show_findings
+
+    findings = pluri.diagnose(paths)
+    console = Console(file=sys.__stdout__)
+    with console.capture() as shown:
+        show_findings(findings, console)
+    healthy = all(finding.severity != "problem" for finding in findings)
+    return Answer([asdict(finding) for finding in findings], shown.get().rstrip(), as_json, done=healthy)
+
+
+@app.command
+def verify_resume(config: Path, /, *, steps: int = 20, override: Override = None, as_json: Json = False) -> Answer:
+    """Prove that resuming loses nothing: all steps at once, against half, stop, half. Exit code 1 if a bit differs.
+
+    Example: pluri verify-resume pretrain.toml
+    """
+    verdict = pluri.verify_resume(pluri.PretrainConfig.load(config, override), steps=steps)
+    run = f"{verdict.steps} steps at once, and stopped after {verdict.stopped_after} and resumed"
+    text = f"equal to the bit, {verdict.tensors} tensors and every loss: {run}"
+    if not verdict.equal:
+        text = f"different: {run}; {', '.join(verdict.differences)}"
+    return Answer(asdict(verdict), text, as_json, done=verdict.equal)
+
+
+@contextlib.contextmanager
+def _counting() -> Iterator[Callable[[int, int], None]]:
+    """A line on stderr that counts documents and tokens, and says how fast they come."""
+    from rich.console import Console
+
+    began = time.monotonic()
+    with Console(stderr=True).status("reading") as status:
+        yield lambda documents, tokens: status.update(
+            f"{documents:,} documents, {tokens:,} tokens, {tokens / (time.monotonic() - began):,.0f} tokens/s"
+        )
+
+
+def _means(rows: list[dict[str, Any]]) -> str:
+    """The metric that the task is judged by, each method's mean over the seeds, best first."""
+    metric = rows[0]["metric"]
+    values: dict[tuple[int, str], list[float]] = {}
+    for row in rows:
+        if row["metric"] == metric:
+            values.setdefault((row["labelled"], row["method"]), []).append(row["value"])
+    ranked = sorted(((mean(found), *group) for group, found in values.items()), reverse=True)
+    return "\n".join([f"{metric:10}labelled  method", *(f"{v:<10.4f}{n:>8,}  {method}" for v, n, method in ranked)])
