@@ -1,0 +1,128 @@
+"""Packing: several sequences share a row, so that almost no position is padding.
+
+Legend: n sequences of T tokens in all, B rows, L positions a row.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pluri.batches.batch import Batch
+from pluri.batches.example import IGNORE, Examples
+from pluri.errors import UsageError
+
+MULTIPLE = 8
+"""L is a multiple of this: vector units and tensor cores like it."""
+
+
+def pack(examples: Examples, length: int, *, packed: bool = True) -> Batch:
+    """Lays the sequences into rows of at most `length` positions (rounded up to a multiple of 8).
+
+    packed: False puts one sequence into each row, in order: the same Batch, only with padding.
+    L is trimmed to the fullest row. Padding holds id 0, which nothing reads.
+    UsageError if a sequence is empty or longer than `length`.
+    """
+    lengths = examples.lengths  # (n,)
+    _check(lengths, length)
+    if packed:
+        rows, columns = best_fit(lengths, length)
+    else:
+        rows, columns = np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
+    fullest = int((columns + lengths).max(initial=0))
+    shape = (int(rows.max(initial=-1)) + 1, -(-fullest // MULTIPLE) * MULTIPLE)
+
+    starts = rows * shape[1] + columns  # (n,)
+    positions = np.arange(examples.offsets[-1]) - np.repeat(examples.offsets[:-1], lengths)  # (T,)
+    places = positions + np.repeat(starts, lengths)  # (T,), where in the flattened rows each token goes
+
+    def laid(values: NDArray, dtype: type, empty: int = 0) -> Tensor:
+        flat = np.full(shape[0] * shape[1], empty, dtype)
+        flat[places] = values
+        return torch.from_numpy(flat.reshape(shape))
+
+    types, labels, sequence_labels = examples.token_type_ids, examples.labels, examples.sequence_labels
+    return Batch(
+        input_ids=laid(examples.input_ids, np.int64),
+        sequence_ids=laid(np.repeat(_ranks(rows, columns), lengths), np.int32),
+        position_ids=laid(positions, np.int64),
+        token_type_ids=torch.zeros(shape, dtype=torch.int64) if types is None else laid(types, np.int64),
+        starts=torch.from_numpy(starts),
+        lengths=torch.from_numpy(lengths),
+        labels=None if labels is None else laid(labels, np.int64, IGNORE),
+        sequence_labels=None if sequence_labels is None else torch.from_numpy(sequence_labels),
+    )
+
+
+def best_fit(lengths: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Best-fit decreasing: the longest first, each into the row that it leaves least room in (Johnson et al., 1974).
+
+    lengths: (n,), each 1 to `capacity`. Returns the row and the first column of each sequence, both (n,).
+    """
+    rows, columns = [0] * len(lengths), [0] * len(lengths)
+    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by their free positions
+    rooms = 0  # bit f is set while some row has f free positions: the best fit is its lowest bit at or above `need`
+    num_rows = 0
+    order = np.argsort(-lengths, kind="stable")
+    for i, need in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        fitting = rooms >> need
+        if fitting:
+            free = need + (fitting & -fitting).bit_length() - 1
+            row = with_room[free].pop()
+            if not with_room[free]:
+                rooms ^= 1 << free
+        else:
+            free, row = capacity, num_rows
+            num_rows += 1
+        with_room[free - need].append(row)
+        rooms |= 1 << (free - need)
+        rows[i], columns[i] = row, capacity - free
+    return np.array(rows, np.int64), np.array(columns, np.int64)
+
+
+def split(batch: Batch, rows: int) -> list[Batch]:
+    """Micro-batches of at most `rows` rows, for gradient accumulation: each sequence is in exactly one."""
+    num_rows, length = batch.input_ids.shape
+    if num_rows <= rows:
+        return [batch]
+    row_of = batch.starts // length  # (N,)
+    parts = []
+    for first in range(0, num_rows, rows):
+        here = (row_of >= first) & (row_of < first + rows)
+        window = slice(first, first + rows)
+        parts.append(
+            replace(
+                batch,
+                input_ids=batch.input_ids[window],
+                sequence_ids=batch.sequence_ids[window],
+                position_ids=batch.position_ids[window],
+                token_type_ids=batch.token_type_ids[window],
+                starts=batch.starts[here] - first * length,
+                lengths=batch.lengths[here],
+                labels=None if batch.labels is None else batch.labels[window],
+                sequence_labels=None if batch.sequence_labels is None else batch.sequence_labels[here],
+            )
+        )
+    return parts
+
+
+def _ranks(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+    """1, 2, ... for the sequences of a row, from left to right: (n,)."""
+    order = np.lexsort((columns, rows))
+    in_order = rows[order]
+    ranks = np.empty(len(rows), np.int32)
+    ranks[order] = np.arange(len(rows)) - np.searchsorted(in_order, in_order) + 1
+    return ranks
+
+
+def _check(lengths: NDArray[np.int64], length: int) -> None:
+    longest = int(lengths.max(initial=1))
+    if longest > length:
+        raise UsageError(
+            f"a sequence of {longest} tokens does not fit into rows of {length}",
+            do="cut the sequences or raise the length",
+        )
+    if lengths.min(initial=1) < 1:
+        raise UsageError("a sequence without tokens cannot be packed", do="leave empty sequences out")

@@ -1,0 +1,65 @@
+"""Pieces: the documents of a store, cut so that each piece fits into a training sequence. Nothing is lost.
+
+Legend: n pieces, S sentence starts.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pluri.tokens.ragged import offsets_of, slices
+from pluri.tokens.store import TokenStore
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """n slices `[start, start + length)` of tokens inside documents, each int64 (n,)."""
+
+    documents: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def take(self, index: NDArray[np.int64]) -> Self:
+        return type(self)(self.documents[index], self.starts[index], self.lengths[index])
+
+
+def cut(store: TokenStore, documents: NDArray[np.int64], room: int) -> Pieces:
+    """Pieces of `room` tokens, the last of a document shorter; in the order of `documents`."""
+    lengths = store.document_lengths[documents]
+    counts = -(-lengths // room)
+    starts = slices(np.zeros_like(counts), counts) * room
+    return Pieces(np.repeat(documents, counts), starts, np.minimum(room, np.repeat(lengths, counts) - starts))
+
+
+def cut_at_sentences(store: TokenStore, documents: NDArray[np.int64], room: int) -> Pieces:
+    """Pieces of as many whole sentences as fit into `room` tokens; a sentence longer than that is cut.
+
+    For sentence pairs: a sentence cut in two would give away what belongs together.
+    """
+    lengths = store.document_lengths[documents]
+    sentences = store.sentence_starts(documents, np.zeros_like(lengths), lengths)
+    ends = offsets_of(lengths)[1:]  # of each document, all of them laid end to end
+    borders = np.repeat(ends - lengths, sentences.lengths) + sentences.ids
+    borders = np.sort(np.concatenate([[0], borders, ends]))  # (S,) where a piece may end
+
+    order = np.flatnonzero(lengths)  # documents not yet used up; each turn cuts one piece off each of them
+    at = ends[order] - lengths[order]
+    turns: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+    while len(order):
+        limit = np.minimum(at + room, ends[order])
+        border = borders[np.searchsorted(borders, limit, side="right") - 1]
+        until = np.where(border > at, border, limit)
+        turns.append((order, at, until))
+        left = until < ends[order]
+        order, at = order[left], until[left]
+    if not turns:
+        return Pieces(*(np.zeros(0, np.int64) for _ in range(3)))
+    nth, begin, until = (np.concatenate(column) for column in zip(*turns, strict=True))
+    by_place = np.argsort(begin)
+    nth, begin, until = nth[by_place], begin[by_place], until[by_place]
+    return Pieces(documents[nth], begin - (ends - lengths)[nth], until - begin)

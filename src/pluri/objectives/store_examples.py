@@ -1,0 +1,91 @@
+"""Training sequences made of a token store: the source of batches in pretraining."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pluri.batches.example import Examples
+from pluri.errors import UsageError
+from pluri.objectives.config import ObjectiveConfig
+from pluri.objectives.masked import MaskedTokens
+from pluri.objectives.pairs import nsp, sop
+from pluri.objectives.pieces import cut, cut_at_sentences
+from pluri.runtime import mix, sequence_keys
+from pluri.tokens.ragged import Ragged, offsets_of, slices
+from pluri.tokens.store import TokenStore
+
+_MASKING, _PAIRING = range(2)
+"""What a sequence's key is for."""
+
+
+class StoreExamples:
+    """[CLS] x [SEP], or [CLS] a [SEP] b [SEP] for pairs, with every document of the store cut into such sequences.
+
+    length: tokens a sequence at most, special tokens included.
+    documents: only these, ascending: a training or a validation part. None = all.
+    UsageError if the tokenizer lacks a special token, the length leaves no room, or NSP has one document only.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        config: ObjectiveConfig,
+        *,
+        length: int,
+        seed: int,
+        documents: NDArray[np.int64] | None = None,
+    ) -> None:
+        cls_id, sep_id = store.tokenizer.cls_id, store.tokenizer.sep_id
+        if cls_id is None or sep_id is None:
+            raise UsageError("the tokenizer has no [CLS] or [SEP] token", do="train one: pluri tokenizer FILES -o DIR")
+        self._cls_id, self._sep_id = cls_id, sep_id
+        self._specials = 2 if config.pair is None else 3
+        self._room = length - self._specials
+        if self._room < 1:
+            raise UsageError(f"a length of {length} leaves no room beside {self._specials} special tokens")
+        documents = np.arange(store.num_documents) if documents is None else np.sort(documents)
+        self._pieces = (cut if config.pair is None else cut_at_sentences)(store, documents, self._room)
+        if config.pair == "nsp" and np.all(self._pieces.documents == self._pieces.documents[:1]):
+            raise UsageError("next-sentence prediction needs two documents or more", do="set objective.pair to 'sop'")
+        self._masked = MaskedTokens(config, store.tokenizer) if config.masked else None
+        self._store, self._pair, self._seed = store, config.pair, seed
+        self.mean_length = float(self._pieces.lengths.mean()) + self._specials if len(self._pieces) else 0.0
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def examples(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
+        """The sequences at `index` (n,), corrupted as in `epoch` (n,); each a pure function of its own two numbers."""
+        keys = sequence_keys(self._seed, epoch, index)
+        parts, sequence_labels = self._pieces.take(index), None
+        if self._pair == "sop":
+            parts, sequence_labels = sop(self._store, parts, mix(keys, _PAIRING))
+        elif self._pair == "nsp":
+            parts, sequence_labels = nsp(self._store, parts, mix(keys, _PAIRING), self._pieces, self._room)
+        tokens = self._store.gather(parts.documents, parts.starts, parts.lengths)
+        examples = assemble(tokens, 1 if self._pair is None else 2, cls_id=self._cls_id, sep_id=self._sep_id)
+        examples = replace(examples, sequence_labels=sequence_labels)
+        return self._masked(examples, mix(keys, _MASKING)) if self._masked else examples
+
+
+def assemble(tokens: Ragged, parts: int, *, cls_id: int, sep_id: int) -> Examples:
+    """Puts the special tokens in.
+
+    tokens: `parts` (1 or 2) for each of n sequences, one after the other; an empty second part gets no [SEP].
+    """
+    sizes = tokens.lengths.reshape(-1, parts)  # (n, parts)
+    taken = sizes + (sizes > 0)  # with the [SEP] that ends a part
+    offsets = offsets_of(1 + taken.sum(1))
+    seps = offsets[:-1, None] + np.cumsum(taken, 1)  # (n, parts); for an empty part that of the part before
+    input_ids = np.empty(offsets[-1], np.int32)
+    inner = np.ones(len(input_ids), bool)
+    for places, special in ((offsets[:-1], cls_id), (seps, sep_id)):
+        inner[places] = False
+        input_ids[places] = special
+    input_ids[inner] = tokens.ids
+    types = None
+    if parts == 2:
+        types = np.zeros(len(input_ids), np.uint8)
+        types[slices(seps[:, 0] + 1, taken[:, 1])] = 1
+    return Examples(input_ids, offsets, token_type_ids=types)

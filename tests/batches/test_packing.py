@@ -1,0 +1,132 @@
+"""Packing loses nothing, overlaps nothing, and hardly pads."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pluri.batches.batch import Batch
+from pluri.batches.example import IGNORE, Examples
+from pluri.batches.packing import pack, split
+from pluri.errors import UsageError
+from pluri.tokens.ragged import offsets_of
+
+CAPACITY = 40
+LENGTHS = st.lists(st.integers(1, CAPACITY), min_size=1, max_size=60)
+
+
+def example_group(lengths: list[int], seed: int = 0) -> Examples:
+    offsets = offsets_of(np.array(lengths, np.int64))
+    draws = np.random.default_rng(seed)
+    labels = draws.integers(1, 1000, offsets[-1]).astype(np.int32)
+    labels[draws.random(len(labels)) < 0.8] = IGNORE
+    return Examples(
+        input_ids=draws.integers(1, 1000, offsets[-1]).astype(np.int32),
+        offsets=offsets,
+        labels=labels,
+        token_type_ids=draws.integers(0, 2, offsets[-1]).astype(np.uint8),
+        sequence_labels=draws.random(len(lengths)).astype(np.float32),
+    )
+
+
+def contents(batch: Batch) -> list[tuple[list[int], ...]]:
+    """(ids, types, labels) of each sequence, read where the batch says that it is."""
+    assert batch.labels is not None
+    flat = [each.reshape(-1) for each in (batch.input_ids, batch.token_type_ids, batch.labels)]
+    spans = [slice(s, s + n) for s, n in zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)]
+    return [tuple(each[span].tolist() for each in flat) for span in spans]
+
+
+def expected(examples: Examples) -> list[tuple[list[int], ...]]:
+    assert examples.labels is not None
+    assert examples.token_type_ids is not None
+    spans = [slice(a, b) for a, b in zip(examples.offsets[:-1], examples.offsets[1:], strict=True)]
+    arrays = (examples.input_ids, examples.token_type_ids, examples.labels)
+    return [tuple(each[span].tolist() for each in arrays) for span in spans]
+
+
+@given(lengths=LENGTHS, packed=st.booleans())
+def test_every_sequence_is_whole_and_alone(lengths: list[int], packed: bool):
+    examples = example_group(lengths)
+    batch = pack(examples, CAPACITY, packed=packed)
+    rows, width = batch.input_ids.shape
+    assert contents(batch) == expected(examples)
+    assert np.array_equal(batch.lengths.numpy(), lengths)
+    assert batch.sequence_labels is not None
+    assert examples.sequence_labels is not None
+    assert np.array_equal(batch.sequence_labels.numpy(), examples.sequence_labels)
+    assert width % 8 == 0
+    assert width <= CAPACITY
+    ids, positions = batch.sequence_ids.reshape(-1), batch.position_ids.reshape(-1)
+    owners = torch.zeros(rows * width, dtype=torch.int32)
+    for start, length in zip(batch.starts.tolist(), lengths, strict=True):
+        assert start // width == (start + length - 1) // width
+        owners[start : start + length] += 1
+        assert len(ids[start : start + length].unique()) == 1
+        assert positions[start : start + length].tolist() == list(range(length))
+    assert owners.max() == 1
+    assert torch.equal(owners > 0, ids > 0)
+    for row in batch.sequence_ids:  # 1, 2, 3 ... from left to right, then padding
+        used = row[row > 0]
+        assert torch.equal(row[: len(used)], used)
+        assert used.unique_consecutive().tolist() == list(range(1, len(used.unique()) + 1))
+    padding = ids == 0
+    assert batch.labels is not None
+    assert (batch.labels.reshape(-1)[padding] == IGNORE).all()
+    assert (batch.input_ids.reshape(-1)[padding] == 0).all()
+
+
+def test_shapes_and_dtypes():
+    batch = pack(example_group([5, 9, 3]), 64)
+    assert tuple(batch.input_ids.shape) == (1, 24)
+    assert batch.num_tokens == 17
+    assert batch.input_ids.dtype == batch.position_ids.dtype == batch.token_type_ids.dtype == torch.int64
+    assert batch.sequence_ids.dtype == torch.int32
+    assert batch.starts.tolist() == [9, 0, 14]
+    assert tuple(pack(example_group([5, 9, 3]), 64, packed=False).input_ids.shape) == (3, 16)
+
+
+def test_what_is_absent_stays_absent():
+    batch = pack(Examples(np.arange(6, dtype=np.int32), np.array([0, 2, 6])), 8)
+    assert batch.labels is None
+    assert batch.sequence_labels is None
+    assert not batch.token_type_ids.any()
+    assert batch.predicted.tolist() == []
+
+
+@pytest.mark.parametrize("length", [128, 512])
+def test_rows_are_over_95_percent_full_on_natural_lengths(length: int):
+    # Sentences and short documents: log-normal, cut at the length as a store's documents are.
+    lengths = np.random.default_rng(0).lognormal(3.6, 0.9, 4 * 16384 // 50).astype(int) + 1
+    lengths = np.minimum(lengths, length)
+    for part in np.array_split(lengths, 4):
+        batch = pack(example_group(part.tolist()), length)
+        assert batch.num_tokens / batch.input_ids.numel() > 0.95
+
+
+def test_best_fit_takes_the_fullest_row_that_fits():
+    batch = pack(example_group([24, 16, 8, 6, 2]), 32)
+    # 24 opens row 0; 16 opens row 1; 8 fills row 0, though row 1 has room too; 6 and 2 go to row 1.
+    assert (batch.starts // 32).tolist() == [0, 1, 0, 1, 1]
+
+
+@given(lengths=LENGTHS, rows=st.integers(1, 12), packed=st.booleans())
+def test_split_shares_the_sequences_out(lengths: list[int], rows: int, packed: bool):
+    batch = pack(example_group(lengths), CAPACITY, packed=packed)
+    parts = split(batch, rows)
+    assert all(len(part.input_ids) <= rows for part in parts)
+    assert torch.equal(torch.cat([part.input_ids for part in parts]), batch.input_ids)
+    assert torch.equal(torch.cat([part.sequence_ids for part in parts]), batch.sequence_ids)
+    assert sorted(each for part in parts for each in contents(part)) == sorted(contents(batch))
+    assert sum(len(part.predicted) for part in parts) == len(batch.predicted)
+    labels = [each for part in parts if part.sequence_labels is not None for each in part.sequence_labels.tolist()]
+    assert batch.sequence_labels is not None
+    assert sorted(labels) == sorted(batch.sequence_labels.tolist())
+
+
+def test_impossible_sequences_are_refused():
+    with pytest.raises(UsageError, match="41 tokens does not fit into rows of 40"):
+        pack(example_group([3, 41]), CAPACITY)
+    with pytest.raises(UsageError, match="without tokens"):
+        pack(example_group([3, 0]), CAPACITY)
