@@ -1,0 +1,195 @@
+"""config.json of a model folder: what the published keys mean here, both ways."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pluri.errors import CheckpointError, UsageError
+from pluri.models.config import ModelConfig
+from pluri.models.heads import Model
+
+Problem = Literal["single_label_classification", "regression"]
+
+CONFIG = "config.json"
+_OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fields of ModelConfig
+
+# Field here: key there.
+_KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "token_types": "type_vocab_size",
+    "initializer_range": "initializer_range",
+    "norm_eps": "layer_norm_eps",
+    "pad_id": "pad_token_id",
+}
+_MORE_KEYS = {
+    "bert": {"classifier_dropout": "classifier_dropout"},
+    "roberta": {"classifier_dropout": "classifier_dropout"},
+    "albert": {"classifier_dropout": "classifier_dropout_prob", "embedding_size": "embedding_size"},
+}
+# What a published config.json may leave out, being the default of its family.
+_BERT_DEFAULTS: dict[str, Any] = {
+    "max_position_embeddings": 512,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "classifier_dropout": None,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+_ALBERT_DEFAULTS: dict[str, Any] = {
+    "hidden_act": "gelu_new",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "classifier_dropout_prob": 0.1,
+    "embedding_size": 128,
+}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "bert": _BERT_DEFAULTS,
+    "roberta": _BERT_DEFAULTS | {"pad_token_id": 1},
+    "albert": _BERT_DEFAULTS | _ALBERT_DEFAULTS,
+}
+# Variants that are refused rather than read as something else: key there, the one value that fits.
+_ONLY: dict[str, Any] = {
+    "tie_word_embeddings": True,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
+    "num_hidden_groups": 1,
+    "inner_group_num": 1,
+}
+_PREFIX = {"bert": "Bert", "roberta": "Roberta", "albert": "Albert"}
+_ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "ForPreTraining": ("masked", "pair"),
+    "ForMaskedLM": ("masked",),
+    "ForNextSentencePrediction": ("pair",),
+    "ForSequenceClassification": ("classify",),
+    "ForTokenClassification": ("tag",),
+    "Model": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FolderConfig:
+    """What config.json says.
+
+    heads: name to number of classes. labels: the classes' names in order, None without such a head.
+    problem: classes, or a number (regression); None without such a head.
+    """
+
+    config: ModelConfig
+    heads: dict[str, int]
+    labels: list[str] | None
+    problem: Problem | None
+
+
+def architecture(model: Model) -> str:
+    """The published class that has a model's heads. UsageError if there is none."""
+    family, heads = model.config.family, set(model.num_classes) - {"pool"}
+    if family == "modern":
+        return "PluriModel"
+    if family == "albert" and heads == {"pair"}:
+        return "AlbertForPreTraining"
+    for suffix, members in _ARCHITECTURES.items():
+        if heads == set(members) and ("pool" not in model.num_classes or suffix == "Model"):
+            return _PREFIX[family] + suffix
+    raise UsageError(
+        f"no published {family} has the heads {', '.join(model.num_classes)}",
+        where="model",
+        do="keep masked, masked and pair, pair, classify, or tag",
+    )
+
+
+def describe(model: Model, labels: Sequence[str] | None, problem: Problem | None) -> dict[str, Any]:
+    """config.json of a model. UsageError if the labels are not as many as the classes."""
+    config = model.config
+    values: dict[str, Any] = {"architectures": [architecture(model)]}
+    if config.family == "modern":
+        values |= {"model_type": _OWN} | config.model_dump() | {"heads": dict(model.num_classes)}
+    else:
+        keys = _KEYS | _MORE_KEYS[config.family]
+        values |= {"model_type": config.family} | {theirs: getattr(config, ours) for ours, theirs in keys.items()}
+        values["max_position_embeddings"] = config.max_length + config.position_offset
+        values["tie_word_embeddings"] = True
+        if config.family == "albert":
+            values |= {"embedding_size": config.embedding_width, "num_hidden_groups": 1, "inner_group_num": 1}
+            values["classifier_dropout_prob"] = config.head_dropout  # the published class refuses null
+    values["dtype"] = "float32"
+    classes = [n for head, n in model.num_classes.items() if head in ("classify", "tag")]
+    if classes:
+        names = list(labels) if labels is not None else [f"LABEL_{i}" for i in range(classes[0])]
+        if len(names) != classes[0]:
+            raise UsageError(f"{len(names)} labels for {classes[0]} classes", where="model")
+        values["id2label"] = {str(i): name for i, name in enumerate(names)}
+        values["label2id"] = {name: i for i, name in enumerate(names)}
+    if "classify" in model.num_classes:
+        values["problem_type"] = problem or "single_label_classification"
+    return values
+
+
+def read_config(folder: str | Path) -> FolderConfig:
+    """Reads config.json of a model folder. CheckpointError if it is missing, damaged, or of an unknown model."""
+    path = Path(folder) / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError("no such file", where=str(path), do="give the folder of a model") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
+    if not isinstance(values, dict):
+        raise CheckpointError("is not a JSON object", where=str(path))
+    try:
+        return _own(values) if values.get("model_type") == _OWN else _published(values)
+    except UsageError as error:
+        raise CheckpointError(error.what, where=str(path), do=error.do) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"is not whole: {type(error).__name__} at {error}", where=str(path)) from None
+
+
+def _own(values: dict[str, Any]) -> FolderConfig:
+    fields = {name: values[name] for name in ModelConfig.model_fields}
+    heads = {str(name): int(size) for name, size in values["heads"].items()}
+    return FolderConfig(ModelConfig.parse(fields), heads, *_labels(values, heads))
+
+
+def _published(values: dict[str, Any]) -> FolderConfig:
+    family = values.get("model_type")
+    if family not in _PREFIX:
+        raise UsageError(f"model_type {family!r} is unknown", do=f"use one of {', '.join(_PREFIX)}, or {_OWN}")
+    for key, only in _ONLY.items():
+        if values.get(key, only) != only:
+            raise UsageError(f"{key} = {values[key]!r} is not supported, only {only!r}")
+    values = _DEFAULTS[family] | values
+    fields = {ours: values[theirs] for ours, theirs in (_KEYS | _MORE_KEYS[family]).items()}
+    fields |= {"family": family, "shared_layers": family == "albert"}
+    offset = fields["pad_id"] + 1 if family == "roberta" else 0
+    config = ModelConfig.parse(fields | {"max_length": values["max_position_embeddings"] - offset})
+    name = str((values.get("architectures") or [""])[0])
+    members = _ARCHITECTURES.get(name.removeprefix(_PREFIX[family]), ())
+    sizes = {"masked": config.vocab_size, "pair": 2}
+    heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
+    return FolderConfig(config, heads, *_labels(values, heads))
+
+
+def _labels(values: dict[str, Any], heads: dict[str, int]) -> tuple[list[str] | None, Problem | None]:
+    classes = [n for head, n in heads.items() if head in ("classify", "tag")]
+    if not classes:
+        return None, None
+    names = values.get("id2label") or {str(i): f"LABEL_{i}" for i in range(classes[0])}
+    labels = [str(names[str(i)]) for i in range(classes[0])]
+    if "classify" not in heads:
+        return labels, None
+    problem = values.get("problem_type") or ("regression" if heads["classify"] == 1 else "single_label_classification")
+    if problem not in ("single_label_classification", "regression"):
+        raise UsageError(f"problem_type {problem!r} is not supported")
+    return labels, problem

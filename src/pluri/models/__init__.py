@@ -1,0 +1,1 @@
+"""One Transformer built from small blocks, its presets and its heads."""

@@ -1,0 +1,91 @@
+"""Self-attention over rows of packed sequences.
+
+Legend: B rows, L positions a row, D width, H heads, C channels of a head.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pluri.batches.batch import Batch
+from pluri.models.config import ModelConfig
+from pluri.models.linear import StackedLinear
+from pluri.models.norms import inverse_rms
+from pluri.models.positions import rotary_turns, rotate_
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What attention has to know of a batch: made once, used by every block.
+
+    mask: bool (B, 1, L, L), True where a position sees another; None = every position sees its whole row.
+    turns: complex64 (B, L, 1, 1, C / 2); None without rotary positions.
+    """
+
+    mask: Tensor | None
+    turns: Tensor | None
+
+
+def layout(batch: Batch, config: ModelConfig) -> Layout:
+    """Positions see their own sequence and nothing else. Padding (sequence 0) sees padding, so that no row is empty."""
+    ids = batch.sequence_ids
+    # Only a batch of one sequence a row may need no mask; asking the others would cost a device sync.
+    full = batch.starts.shape[0] == ids.shape[0] and bool((ids == 1).all())
+    mask = None if full else (ids[:, None, :, None] == ids[:, None, None, :])
+    rotary = config.positions == "rotary"
+    return Layout(mask, rotary_turns(batch.position_ids, config.head_size, config.rotary_base) if rotary else None)
+
+
+class _QueriesAndKeys(torch.autograd.Function):
+    """Normalizes and turns queries and keys together, in fp32, in as few passes over memory as there can be."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, turns: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        qk = qkv[:, :, :2].float()  # (B, L, 2, H, C)
+        inverse = None if eps is None else inverse_rms(qk, eps)
+        qk = qk.clone() if inverse is None else qk * inverse
+        if turns is not None:
+            rotate_(qk, turns)
+        qk = qk.to(qkv.dtype)
+        ctx.save_for_backward(qk, inverse, turns)
+        return qk[:, :, 0], qk[:, :, 1], qkv[:, :, 2]
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_q, grad_k, grad_v), (qk, inverse, turns) = upstream, ctx.saved_tensors
+        grad = torch.stack((grad_q, grad_k), 2).float()  # (B, L, 2, H, C)
+        if inverse is not None:  # turning keeps lengths, so that the norm's gradient is the same after it as before
+            along = torch.linalg.vecdot(grad, qk.float()).unsqueeze(-1).mul_(-1 / grad.shape[-1])
+            grad.addcmul_(qk, along).mul_(inverse)
+        if turns is not None:
+            rotate_(grad, turns.conj())
+        return torch.cat((grad.to(qk.dtype), grad_v.unsqueeze(2)), 2), None, None
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2), one product for q, k and v."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_heads
+        self.qk_eps = config.norm_eps if config.qk_norm else None  # Henry et al., "Query-key normalization" (2020)
+        self.dropout = config.attention_dropout
+        self.qkv = StackedLinear(width, width, 3, bias=config.biases)
+        self.out = nn.Linear(width, width, bias=config.biases)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """x: (B, L, D) to (B, L, D)."""
+        rows, length, width = x.shape
+        qkv = self.qkv(x).view(rows, length, 3, self.num_heads, -1)  # (B, L, 3, H, C)
+        if layout.turns is None and self.qk_eps is None:
+            q, k, v = qkv.unbind(2)
+        else:
+            q, k, v = _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[not-iterable]
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L, C)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout)
+        return self.out(mixed.transpose(1, 2).reshape(rows, length, width))

@@ -1,0 +1,191 @@
+"""Heads, and the model: a body with the heads that a piece of work needs.
+
+Legend: B rows, L positions a row, N sequences, P predicted positions, D width, E embedding width, V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pluri.batches.batch import Batch
+from pluri.errors import UsageError
+from pluri.models.blocks import ACTIVATIONS
+from pluri.models.config import ModelConfig
+from pluri.models.norms import RMSNorm, build_norm
+from pluri.models.transformer import ContextEmbedding, Transformer
+
+
+class MaskedHead(nn.Module):
+    """What the output layer reads: (P, D) to (P, E). The layer itself is the token embedding (V, E) and `bias` (V,).
+
+    The published families transform first; a pre-norm body ends in a norm and needs nothing more.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        width, embedding = config.hidden_size, config.embedding_width
+        published = config.family != "modern"
+        self.dense = nn.Linear(width, embedding, bias=config.biases) if published or width != embedding else None
+        # RoBERTa's head keeps gelu whatever the body uses.
+        self.activation = ACTIVATIONS["gelu" if config.family == "roberta" else config.activation]
+        self.norm = build_norm(config, embedding) if published else None
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dense is not None:
+            x = self.dense(x)
+        return x if self.norm is None else self.norm(self.activation(x))
+
+
+class PoolHead(nn.Module):
+    """The first token's state through one tanh layer: what the published base models return beside hidden states."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) to (N, D)."""
+        return torch.tanh(self.dense(x))
+
+
+class SequenceHead(nn.Module):
+    """Classes (or one number) of a sequence: (N, D) to (N, classes).
+
+    BERT and ALBERT pool with a tanh layer, RoBERTa has dropout before it too; `modern` has a linear layer alone.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        published = config.family != "modern"
+        self.pooler = PoolHead(config, config.hidden_size) if published else None
+        self.drop_first = config.family == "roberta"
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out = nn.Linear(config.hidden_size, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_first:
+            x = self.dropout(x)
+        if self.pooler is not None:
+            x = self.pooler(x)
+        return self.out(self.dropout(x))
+
+
+class TagHead(nn.Module):
+    """A label for each position: (..., D) to (..., labels)."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.out = nn.Linear(config.hidden_size, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.dropout(x))
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    "masked": MaskedHead,
+    "pair": SequenceHead,
+    "pool": PoolHead,
+    "classify": SequenceHead,
+    "tag": TagHead,
+}
+
+
+class Model(nn.Module):
+    """A Transformer and its heads.
+
+    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n}; a number to predict
+        (regression) is "classify" with 1.
+    seed: of the initial values, which come from their own generator. All parameters are fp32 on the CPU; `.to()` moves.
+    new_heads: the heads whose output starts from initial values: all of them here; loading a folder removes its own.
+    UsageError if a head is unknown or has an impossible size.
+    """
+
+    def __init__(self, config: ModelConfig, heads: Mapping[str, int] | None = None, *, seed: int = 0) -> None:
+        super().__init__()
+        heads = dict(heads or {})
+        _check_heads(config, heads)
+        self.config = config
+        self.num_classes = heads
+        self.new_heads: tuple[str, ...] = tuple(heads)
+        with torch.device("meta"):  # no memory and no draw from the global generator before the values are known
+            self.body = Transformer(config)
+            self.heads = nn.ModuleDict({name: HEADS[name](config, n) for name, n in heads.items()})
+        self.to_empty(device="cpu")
+        _initialize(self, config, seed)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The last hidden states (B, L, D)."""
+        return self.body(batch)
+
+    def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """One vector a sequence (N, D), in the order of `batch.starts`: its first token's state, or the mean of all."""
+        flat = hidden.flatten(0, 1)  # (B * L, D)
+        if self.config.pooling == "first":
+            return flat.index_select(0, batch.starts)
+        ends = batch.lengths.cumsum(0)
+        offsets = torch.repeat_interleave(batch.starts - ends + batch.lengths, batch.lengths)
+        members = flat.index_select(0, offsets + torch.arange(offsets.shape[0], device=flat.device))
+        return torch.segment_reduce(members, "mean", lengths=batch.lengths, axis=0)
+
+    @property
+    def decoder(self) -> tuple[Tensor, Tensor]:
+        """The output layer of the masked head: weight (V, E), tied to the token embedding, and bias (V,)."""
+        return self.body.embeddings.tokens.weight, self.heads["masked"].get_parameter("bias")
+
+    def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
+        """What a head says of hidden states (B, L, D): logits, or numbers.
+
+        masked: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N, classes).
+        tag: (B, L, labels). pool: (N, D).
+        """
+        module = self.heads[head]
+        if head == "masked":
+            features = module(hidden.flatten(0, 1).index_select(0, batch.predicted if at is None else at))
+            return F.linear(features, *self.decoder)
+        return module(hidden if head == "tag" else self.pooled(hidden, batch))
+
+    def forward(self, batch: Batch, head: str) -> Tensor:
+        """The outputs of one head for a batch."""
+        return self.outputs(head, self.hidden(batch), batch)
+
+
+def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
+    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size}
+    for name, size in heads.items():
+        if name not in HEADS:
+            raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
+        if size < 1 or size != fixed.get(name, size):
+            rule = f"{fixed[name]}" if name in fixed else "at least 1"
+            raise UsageError(f"the head {name!r} has {rule} outputs, not {size}", where="model")
+        if name == "pair" and config.family == "roberta":
+            raise UsageError("roberta has no pair head", where="model", do="pretrain with masked tokens alone, or bert")
+        if name == "pool" and config.family == "modern":
+            raise UsageError("modern has no pool head", where="model", do="use Model.pooled")
+
+
+@torch.no_grad()
+def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
+    """Normal values as published; in pre-norm models each matrix by its fan-in, and 0 where a block ends.
+
+    A block that starts as the identity: Zhang et al., "Fixup" (2019); Yang et al., "Tensor programs V" (2022), D.2.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            std = config.initializer_range
+            if config.pre_norm and isinstance(module, nn.Linear) and name.startswith("body."):
+                std = 0.0 if name.endswith((".out", ".down")) else 1 / math.sqrt(module.in_features)
+            module.weight.normal_(0.0, std, generator=generator)
+        elif isinstance(module, nn.LayerNorm | RMSNorm):
+            if module.weight is not None:
+                module.weight.fill_(1.0)
+        elif isinstance(module, ContextEmbedding):
+            module.table.zero_()
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            bias.zero_()

@@ -1,0 +1,107 @@
+"""The body of every model: embeddings and a stack of blocks.
+
+Legend: B rows, L positions a row, E embedding width, D width.
+"""
+
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pluri.batches.batch import Batch
+from pluri.models.attention import layout
+from pluri.models.blocks import Block
+from pluri.models.config import ModelConfig
+from pluri.models.norms import build_norm
+
+
+class ContextEmbedding(nn.Module):
+    """A vector for each neighbour of a token, by its identity and its distance: the log-bilinear model of a blank's
+    surroundings (Mnih and Kavukcuoglu 2013, section 3), which a Transformer otherwise has to learn through attention.
+
+    The table has V rows for each distance -reach, ..., -1, 1, ..., reach, and a last one, always 0, for no neighbour.
+    """
+
+    def __init__(self, vocab_size: int, reach: int, width: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.distances = [d for d in range(-reach, reach + 1) if d]
+        self.table = nn.Parameter(torch.empty(len(self.distances) * vocab_size + 1, width))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, L, E): the sum over the neighbours within the same sequence."""
+        ids, sequences = batch.input_ids, batch.sequence_ids
+        none = len(self.distances) * self.vocab_size
+        rows = torch.full((*ids.shape, len(self.distances)), none, device=ids.device)  # (B, L, distances)
+        for i, distance in enumerate(self.distances):
+            here = slice(max(0, -distance), -distance if distance > 0 else None)
+            there = slice(max(0, distance), distance if distance < 0 else None)
+            same = sequences[:, here] == sequences[:, there]
+            rows[:, here, i] = torch.where(same, ids[:, there] + i * self.vocab_size, none)
+        summed = F.embedding_bag(rows.flatten(0, 1), self.table, mode="sum", padding_idx=none)
+        return summed.view(*ids.shape, -1)
+
+
+class Embeddings(nn.Module):
+    """Token, segment and position embeddings, summed and normalized; projected where E is not D (Lan et al. 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.embedding_width
+        self.position_offset = config.position_offset
+        self.dropout = config.dropout
+        self.tokens = nn.Embedding(config.vocab_size, width)
+        self.types = nn.Embedding(config.token_types, width) if config.token_types else None
+        learned = config.positions == "learned"
+        self.positions = nn.Embedding(config.max_length + config.position_offset, width) if learned else None
+        self.context = ContextEmbedding(config.vocab_size, config.context, width) if config.context else None
+        self.norm = build_norm(config, width)
+        factorized = width != config.hidden_size or config.family == "albert"
+        self.projection = nn.Linear(width, config.hidden_size, bias=config.biases) if factorized else None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(B, L, D)."""
+        x = self.tokens(batch.input_ids)
+        if self.types is not None:
+            x = x + self.types(batch.token_type_ids)
+        if self.positions is not None:
+            x = x + self.positions(batch.position_ids + self.position_offset)
+        if self.context is not None:
+            x = x + self.context(batch)
+        x = self.norm(x)
+        if self.training and self.dropout:
+            x = F.dropout(x, self.dropout)
+        return x if self.projection is None else self.projection(x)
+
+
+class Transformer(nn.Module):
+    """An encoder: each position of a packed batch to its hidden state, in view of its own sequence alone.
+
+    Dropout draws from torch's generator, which training sets from (seed, step) before each pass.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(1 if config.shared_layers else config.num_layers))
+        self.norm = build_norm(config, config.hidden_size, gain=True) if config.pre_norm else None
+
+    @overload
+    def forward(self, batch: Batch, *, layers: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, batch: Batch, *, layers: Literal[True]) -> list[Tensor]: ...
+
+    def forward(self, batch: Batch, *, layers: bool = False) -> Tensor | list[Tensor]:
+        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed."""
+        x = self.embeddings(batch)
+        shared = layout(batch, self.config)
+        states = [x]
+        for i in range(self.config.num_layers):
+            x = self.blocks[0 if self.config.shared_layers else i](x, shared)
+            if layers:
+                states.append(x)
+        if self.norm is not None:
+            states[-1] = x = self.norm(x)
+        return states if layers else x

@@ -1,0 +1,64 @@
+"""Checkpoints: atomic, checked, and falling back to the one before."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pluri.checkpoints.checkpoint import atomic_folder, load_latest, save_checkpoint
+from pluri.errors import CheckpointError
+
+
+def save(root: Path, step: int) -> Path:
+    return save_checkpoint(root, step, {"w": torch.full((3,), float(step))}, {"tokens": step * 10})
+
+
+def test_the_newest_wins_and_old_ones_go(tmp_path: Path) -> None:
+    assert load_latest(tmp_path / "none") is None
+    for step in (1, 2, 30):
+        save(tmp_path, step)
+    checkpoint = load_latest(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.meta["tokens"], checkpoint.tensors["w"][0].item()) == (30, 300, 30.0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000002", "step-000000030"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "no meta", "bad meta"])
+def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    state = newest / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    if damage == "truncate":
+        state.write_bytes(content[:-5])
+    elif damage == "flip":
+        content[-1] ^= 1
+        state.write_bytes(content)
+    elif damage == "no meta":
+        (newest / "checkpoint.json").unlink()
+    else:
+        (newest / "checkpoint.json").write_text("{")
+    checkpoint = load_latest(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.step == 1
+    assert "step-000000002" in checkpoint.notes[0]
+
+
+def test_all_damaged_is_an_error(tmp_path: Path) -> None:
+    (save(tmp_path, 1) / "state.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_latest(tmp_path)
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("first")
+    with pytest.raises(CheckpointError, match="No space left"), atomic_folder(target) as folder:
+        (folder / "a").write_text("second")
+        raise OSError(28, "No space left on device")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as folder:
+        (folder / "a").write_text("third")
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert (target / "a").read_text() == "first"
