@@ -1,0 +1,157 @@
+"""One table: the fine-tuned model beside the same model from a random start and simple baselines, over seeds."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pluri.errors import UsageError
+from pluri.models.heads import Model
+from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, with_new_head
+from pluri.tasks.intervals import bootstrap
+from pluri.tasks.metrics import Outcome
+from pluri.tasks.task import Labelled, Targets, Task, draw
+from pluri.tokens.tokenizer import Tokenizer
+
+PRETRAINED, RANDOM_START, FROZEN, MAJORITY = "pretrained", "random start", "frozen features", "majority"
+TFIDF, TFIDF_RIDGE = "TF-IDF + logistic regression", "TF-IDF + ridge regression"
+WINDOWS = "character windows + linear"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by."""
+
+    method: str
+    seed: int
+    outcome: Outcome
+    validation: float = math.nan
+    model: Model | None = None
+    predictions: Predictions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All runs of one number of labelled sequences.
+
+    truncated: texts that were cut, in the data that validate and test.
+    best: the pretrained run whose validation was best: the only one that keeps its model.
+    """
+
+    task: Task
+    name: str
+    labelled: int
+    truncated: dict[str, int] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+
+    def add(self, run: Run) -> None:
+        """Adds a run; of the fine-tuned models only the best so far is kept."""
+        if run.model is not None and any(other.model is not None for other in self.runs):
+            if run.validation > self.best.validation:
+                self.runs[self.runs.index(self.best)] = replace(self.best, model=None)
+            else:
+                run = replace(run, model=None)
+        self.runs.append(run)
+
+    @property
+    def best(self) -> Run:
+        return next(run for run in self.runs if run.model is not None)
+
+    def rows(self, metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """A row for each method, seed and metric (the task's own by default), to be shown or written as JSON.
+
+        low, high: the 95% interval of the method's mean over its seeds, with test sequences and seeds resampled
+        together: all rows of a method share it.
+        """
+        rows = []
+        for metric in metrics or (self.task.metric,):
+            for method in dict.fromkeys(run.method for run in self.runs):
+                runs = [run for run in self.runs if run.method == method]
+                interval = bootstrap([run.outcome for run in runs], metric)
+                about = {"task": self.name, "method": method, "labelled": self.labelled}
+                span = {"low": interval.low, "high": interval.high}
+                for run in runs:
+                    value = run.outcome.value(metric)
+                    rows.append({**about, "seed": run.seed, "metric": metric, "value": value, **span})
+        return rows
+
+    def confusion(self) -> dict[str, Any]:
+        """{"labels", "matrix"} of the best pretrained run: row = true class, column = answer. Empty for regression."""
+        if self.task.regression:
+            return {}
+        return {"labels": list(self.task.labels), "matrix": self.best.outcome.confusion().tolist()}
+
+
+def compare(
+    model: Model,
+    tokenizer: Tokenizer,
+    task: Task,
+    train: Sequence[Labelled],
+    validation: Sequence[Labelled],
+    test: Sequence[Labelled],
+    *,
+    labelled: int | None = None,
+    seeds: Iterable[int] = (0,),
+    tuning: Tuning | None = None,
+    baselines: bool = True,
+    name: str | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Fine-tunes on `labelled` of the training sequences, drawn anew by each seed, and judges everything on `test`.
+
+    model: pretrained; it is copied, not changed. labelled: None uses all.
+    baselines: False leaves only the pretrained model.
+    name: of the task, in the rows. say: is told of each run when it is done.
+    """
+    tuning = tuning or Tuning()
+    length = model.config.max_length
+    make = {"task": task, "tokenizer": tokenizer, "length": length, "truncate": tuning.truncate}
+    held_out, asked = Split.of(validation, **make), Split.of(test, **make)
+    truncated = {"validation": held_out.encoded.truncated, "test": asked.encoded.truncated}
+    result = Comparison(task, name or task.kind, labelled or len(train), truncated)
+    for seed in seeds:
+        drawn = Split.of(draw(train, labelled, seed), **make)
+        for run in _runs(model, task, drawn, held_out, asked, seed, tuning, baselines):
+            result.add(run)
+            if say:
+                value = run.outcome.value(task.metric)
+                say(f"{run.method}, {result.labelled} labelled, seed {seed}: {task.metric} {value:.3f}")
+    return result
+
+
+def _runs(
+    model: Model, task: Task, train: Split, validation: Split, test: Split, seed: int, tuning: Tuning, baselines: bool
+) -> Iterator[Run]:
+    """Every method on one draw of the training data."""
+    for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
+        tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START)
+        trained = fit(tuned, task, train, validation, tuning, seed=seed)
+        said = predict(tuned, task, test.encoded)
+        outcome = task.outcome(test.records, said.values)
+        yield Run(method, seed, outcome, trained.best[task.metric], tuned if method == PRETRAINED else None, said)
+    if baselines:
+        for method, values in _baselines(model, task, train, validation, test):
+            yield Run(method, seed, task.outcome(test.records, values))
+
+
+def _baselines(model: Model, task: Task, train: Split, validation: Split, test: Split) -> Iterator[tuple[str, Targets]]:
+    with _scikit_learn():
+        from pluri.tasks import baselines as simple
+    yield FROZEN, simple.frozen(task, model, train, validation, test)
+    records = (train.records, validation.records, test.records)
+    if task.kind == "tag":
+        yield WINDOWS, simple.windows(task, *records)
+    else:
+        yield TFIDF_RIDGE if task.regression else TFIDF, simple.tfidf(task, *records)
+    yield MAJORITY, simple.majority(task, train.records, test.records)
+
+
+@contextmanager
+def _scikit_learn() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise UsageError(
+            "the baselines need scikit-learn", do="pip install 'pluri[baselines]', or set baselines = false"
+        ) from None

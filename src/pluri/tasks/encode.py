@@ -1,0 +1,160 @@
+"""From labelled sequences to training examples: special tokens, a label on each word's first piece, windows.
+
+Legend: n examples, T tokens in all, U units, W words.
+"""
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pluri.batches.example import IGNORE, Examples
+from pluri.errors import DataError, UsageError
+from pluri.tasks.task import Labelled, Task
+from pluri.tokens.ragged import offsets_of, slices
+from pluri.tokens.tokenizer import Tokenizer
+
+# Scripts that put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, and from the CJK radicals on
+# everything but Hangul (Unicode 16, Blocks.txt).
+_UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\ua95f\ua980-\uabff\uf900-\ufaff\ufe30-\uffef\U00020000-\U0003ffff]"
+)
+
+
+class TaskExamples:
+    """The examples of a task, encoded once and held in memory: a Source for `Batches`.
+
+    length: the longest example, special tokens included. A tagged sentence beyond it becomes several examples, cut
+        between words, so that every token gets its label; each window sees only itself.
+    truncate: cut longer texts at the end, and count them in `truncated`. False makes them a DataError.
+    targets: the class or the number of each unit, (U,); None where nothing is known: all are 0 then.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Labelled],
+        task: Task,
+        tokenizer: Tokenizer,
+        *,
+        length: int,
+        truncate: bool = False,
+        targets: NDArray | None = None,
+    ) -> None:
+        before = np.array([i for i in (tokenizer.cls_id,) if i is not None], np.int32)
+        after = np.array([i for i in (tokenizer.sep_id,) if i is not None], np.int32)
+        room = length - len(before) - len(after)
+        if room < 1:
+            raise UsageError(f"no token fits into a model of length {length}", where="max_length")
+        self.truncated = 0
+        if task.kind == "tag":
+            if tokenizer.kmer:
+                raise UsageError("overlapping k-mers are not one to a token", do="tag with a char tokenizer")
+            pieces, labelled = _words(records, tokenizer, room)
+        else:
+            pieces, self.truncated = _texts(records, tokenizer, room, truncate)
+            labelled = None
+        lengths = np.array([len(p) for p in pieces], np.int64)
+        self.offsets = offsets_of(lengths + len(before) + len(after))
+        parts = [part for piece in pieces for part in (before, piece, after)]
+        self.input_ids = np.concatenate(parts, dtype=np.int32)
+        units = sum(len(record.units) for record in records)
+        wanted = np.zeros(units) if targets is None else targets
+        self.labels, self.sequence_labels = None, None
+        if labelled is not None:
+            self.labels = np.full(len(self.input_ids), IGNORE, np.int32)
+            starts = np.repeat(self.offsets[:-1] + len(before), [len(at) for at in labelled])
+            self.labels[starts + np.concatenate(labelled)] = wanted
+        elif task.regression:
+            self.sequence_labels = wanted.astype(np.float32)
+        else:
+            self.sequence_labels = wanted.astype(np.int64)
+
+    @property
+    def mean_length(self) -> float:
+        return len(self.input_ids) / len(self)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def with_numbers(self, numbers: NDArray) -> "TaskExamples":
+        """The same sequences with other numbers to predict, (n,)."""
+        other = copy.copy(self)
+        other.sequence_labels = numbers.astype(np.float32)
+        return other
+
+    def examples(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
+        """The examples at `index`; labelled data look the same in every epoch."""
+        del epoch
+        lengths = np.diff(self.offsets)[index]
+        flat = slices(self.offsets[index], lengths)
+        return Examples(
+            self.input_ids[flat],
+            offsets_of(lengths),
+            labels=None if self.labels is None else self.labels[flat],
+            sequence_labels=None if self.sequence_labels is None else self.sequence_labels[index],
+        )
+
+
+def _texts(
+    records: Sequence[Labelled], tokenizer: Tokenizer, room: int, truncate: bool
+) -> tuple[list[NDArray[np.int32]], int]:
+    """The ids of each text, and how many texts were cut."""
+    pieces, cut = [], 0
+    for record, encoding in zip(records, tokenizer.encode_batch([r.units[0] for r in records]), strict=True):
+        if len(encoding.ids) > room:
+            cut += 1
+            if not truncate:
+                raise DataError(
+                    f"a text of {len(encoding.ids)} tokens, the model reads {room}",
+                    where=record.where,
+                    do="shorten it, or let truncate cut such texts at the end",
+                )
+        pieces.append(np.array(encoding.ids[:room], np.int32))
+    return pieces, cut
+
+
+def _words(
+    records: Sequence[Labelled], tokenizer: Tokenizer, room: int
+) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int64]]]:
+    """The ids of each window, and the places in it where its words' first pieces stand."""
+    flat = [text for record in records for text in _spaced(record.units)]
+    words = zip(tokenizer.encode_batch(flat), flat, strict=True)
+    pieces, labelled = [], []
+    for record in records:
+        ids: list[int] = []
+        at: list[int] = []
+        for _ in record.units:
+            encoding, text = next(words)
+            word = encoding.ids[:room] or [_unknown(tokenizer, text, record.where)]
+            first = 0
+            if text.startswith(" "):  # the label stands on the word's own first piece, not on the space before it
+                first = next((i for i, (_, end) in enumerate(encoding.offsets[:room]) if end > 1), 0)
+            if len(ids) + len(word) > room:
+                pieces.append(np.array(ids, np.int32))
+                labelled.append(np.array(at, np.int64))
+                ids, at = [], []
+            at.append(len(ids) + first)
+            ids += word
+        pieces.append(np.array(ids, np.int32))
+        labelled.append(np.array(at, np.int64))
+    return pieces, labelled
+
+
+def _unknown(tokenizer: Tokenizer, text: str, where: str) -> int:
+    if tokenizer.unk_id is None:
+        raise DataError(f"the token {text!r} has no piece in this tokenizer", where=where, do="remove or replace it")
+    return tokenizer.unk_id
+
+
+def _spaced(words: Sequence[str]) -> Iterator[str]:
+    """Each word as it stands in running text: a space before it, but not at the start or in scripts without spaces.
+
+    Tokenizers that mark spaces (byte-level BPE) know a word by the space before it.
+    """
+    before = ""
+    for word in words:
+        apart = before and word and not _UNSPACED.match(before[-1]) and not _UNSPACED.match(word[0])
+        yield f" {word}" if apart else word
+        before = word

@@ -1,0 +1,217 @@
+"""Fine-tuning one model on one task, and asking it for predictions.
+
+Legend: B rows, L positions a row, D width, C classes, U units, P labelled positions, N sequences.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from pluri.batches.batch import Batch
+from pluri.batches.loader import Batches
+from pluri.config import Config
+from pluri.errors import UsageError
+from pluri.losses import classification_loss, tagging_loss
+from pluri.models.heads import Model
+from pluri.runtime import Precision, pick_device
+from pluri.tasks.encode import TaskExamples
+from pluri.tasks.task import Labelled, Targets, Task
+from pluri.tokens.tokenizer import Tokenizer
+from pluri.training.trainer import Trained, TrainingConfig, train
+
+# Fine-tuning rates in the literature run from 5e-5 at width 768 (Devlin et al. 2019, A.3) to 3e-4 at width 256
+# (Turc et al. 2019, appendix A).
+_RATE_AT_768 = 5e-5
+_RATE_POWER = 1.6
+_PREDICTION_TOKENS = 8192
+
+
+class Tuning(Config):
+    """How to fine-tune. The defaults are for few labels: what is tiny is passed over more often.
+
+    epochs: passes over the training data, but at least `min_steps` steps.
+    learning_rate: by default 5e-5 at width 768, rising with 1 / width ** 1.6 for smaller models.
+    class_weights: "balanced" counts every class alike; or a number for each label.
+    validations: how often the model is validated on the way; the best of them is kept.
+    """
+
+    epochs: float = Field(default=5, gt=0)
+    min_steps: int = Field(default=100, ge=1)
+    batch_tokens: int = Field(default=1024, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    validations: int = Field(default=6, ge=1)
+    precision: Precision = "auto"
+    truncate: bool = False
+
+    def training(self, batches: Batches, width: int, metric: str, seed: int) -> TrainingConfig:
+        """The trainer's configuration for these batches and a model of this width."""
+        an_epoch = len(batches.source) / batches.sequences_per_batch
+        steps = max(self.min_steps, round(self.epochs * an_epoch))
+        return TrainingConfig(
+            steps=steps,
+            learning_rate=self.learning_rate or _RATE_AT_768 * (768 / width) ** _RATE_POWER,
+            optimizer=self.optimizer,
+            schedule="linear",
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            betas=(0.9, 0.999),
+            batch_tokens=self.batch_tokens,
+            precision=self.precision,
+            seed=seed,
+            eval_steps=max(1, -(-steps // self.validations)),
+            best_metric=metric,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Labelled sequences together with their encoding, made once and used by every run."""
+
+    records: Sequence[Labelled]
+    encoded: TaskExamples
+
+    @classmethod
+    def of(cls, records: Sequence[Labelled], task: Task, tokenizer: Tokenizer, length: int, truncate: bool) -> "Split":
+        encoded = TaskExamples(
+            records, task, tokenizer, length=length, truncate=truncate, targets=task.targets(records)
+        )
+        return cls(records, encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """values: the class or number of each unit, (U,). scores: the probability of that class, (U,); None for numbers."""
+
+    values: Targets
+    scores: NDArray[np.float32] | None
+
+
+def with_new_head(model: Model, task: Task, seed: int, *, fresh: bool = False) -> Model:
+    """A copy of a model that ends in a new output layer for `task`; nothing of it is shared.
+
+    model: any Model; what else it knows (a pooling layer under the same head) is kept, other heads are left out.
+    fresh: initial values throughout, the model from a random start.
+    """
+    copy = Model(model.config, {task.kind: task.num_outputs}, seed=seed)
+    if not fresh:
+        output = f"heads.{task.kind}.out."
+        ours = copy.state_dict().keys()
+        known = {n: t for n, t in model.state_dict().items() if n in ours and not n.startswith(output)}
+        copy.load_state_dict(known, strict=False)
+    return copy
+
+
+def fit(
+    model: Model,
+    task: Task,
+    training: Split,
+    validation: Split,
+    tuning: Tuning,
+    *,
+    seed: int = 0,
+    output: Path | None = None,
+    progress: bool = False,
+) -> Trained:
+    """Trains `model` in place and leaves it with the weights that did best on the validation data.
+
+    output: a folder for the journal and checkpoints; None keeps everything in memory.
+    """
+    examples, mean, deviation = training.encoded, 0.0, 1.0
+    if task.regression:  # learning starts at the mean, in units of the spread; the output layer is put right below
+        numbers = task.targets(training.records)
+        mean, deviation = float(numbers.mean()), float(numbers.std()) or 1.0
+        examples = examples.with_numbers((numbers - mean) / deviation)
+    length = model.config.max_length
+    batches = Batches(examples, batch_tokens=tuning.batch_tokens, length=length, seed=seed)
+    weights = class_weights(task, training.records, tuning)
+    loss = (tagging_loss if task.kind == "tag" else classification_loss)(weights)
+
+    def validate(model: Model) -> dict[str, float]:
+        values = predict(model, task, validation.encoded).values
+        return {task.metric: task.outcome(validation.records, values).value(task.metric)}
+
+    config = tuning.training(batches, model.config.hidden_size, task.metric, seed)
+    trained = train(model, batches, loss, config, output=output, validate=validate, progress=progress)
+    if task.regression:
+        _rescale(model, mean, deviation)
+    return trained
+
+
+@torch.no_grad()
+def _rescale(model: Model, mean: float, deviation: float) -> None:
+    """Lets the output layer speak in the labels' own units."""
+    layer = model.heads["classify"].out
+    assert isinstance(layer, nn.Linear)
+    layer.weight.mul_(deviation)
+    layer.bias.mul_(deviation).add_(mean)
+
+
+def class_weights(task: Task, records: Sequence[Labelled], tuning: Tuning) -> Tensor | None:
+    """(C,), or None where all count alike. "balanced": units / (classes seen * units of the class), 1 in the mean.
+
+    UsageError if a class is not named in the configuration, or a name is no class.
+    """
+    chosen = tuning.class_weights
+    if chosen is None:
+        return None
+    if task.regression:
+        raise UsageError("regression has no classes to weigh", where="class_weights")
+    if isinstance(chosen, dict):
+        if set(chosen) != set(task.labels):
+            wrong = sorted(set(chosen) ^ set(task.labels))[0]
+            raise UsageError(f"{wrong!r} is not in both the labels and the weights", where="class_weights")
+        weights = np.array([chosen[label] for label in task.labels])
+    else:
+        counts = np.bincount(task.targets(records).astype(np.int64), minlength=len(task.labels))
+        weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1) / (counts > 0).sum(), 1.0)
+    return torch.tensor(weights, dtype=torch.float32, device=pick_device())
+
+
+def prediction_batches(examples: TaskExamples, length: int) -> Iterator[Batch]:
+    """Every example once, in order, in large packed batches."""
+    yield from Batches(examples, batch_tokens=_PREDICTION_TOKENS, length=length, seed=0).once()
+
+
+@torch.inference_mode()
+def predict(model: Model, task: Task, examples: TaskExamples) -> Predictions:
+    """What the model says of each unit, in order. Keeps one number a unit, whatever the number of classes.
+
+    The model is moved to the fastest device, and stays there.
+    """
+    device = pick_device()
+    model.to(device).eval()
+    values, scores = [], []
+    for batch in prediction_batches(examples, model.config.max_length):
+        if task.kind == "tag":
+            at = labelled_positions(batch).to(device)  # (P,)
+            hidden = model.hidden(batch.to(device)).flatten(0, 1)  # (B * L, D)
+            logits = model.heads["tag"](hidden[at])  # (P, C)
+        else:
+            logits = model(batch.to(device), "classify")  # (N, C)
+        logits = logits.float()
+        if task.regression:
+            values.append(logits.squeeze(1).double().cpu().numpy())
+        else:
+            top = logits.softmax(-1).max(-1)
+            values.append(top.indices.cpu().numpy())
+            scores.append(top.values.cpu().numpy())
+    return Predictions(np.concatenate(values), np.concatenate(scores) if scores else None)
+
+
+def labelled_positions(batch: Batch) -> Tensor:
+    """Flat indices (P,) of the labelled positions, sequence after sequence as they were given, not as packed."""
+    at = batch.predicted
+    order = torch.argsort(batch.starts)
+    owner = order[torch.searchsorted(batch.starts[order], at, right=True) - 1]
+    return at[torch.argsort(owner, stable=True)]

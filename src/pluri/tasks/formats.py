@@ -1,0 +1,140 @@
+"""Reading labelled files: tables for classification and regression, CoNLL and JSON lines for tagging.
+
+Every complaint is one line that names file:line.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pluri.errors import DataError
+from pluri.sequences.files import COMPRESSIONS
+from pluri.sequences.lines import lines
+from pluri.sequences.readers import read_rows
+from pluri.tasks.task import Kind, Labelled
+
+_CONLLU_COLUMNS = 10
+_FORM, _UPOS = 1, 3
+
+
+def read_labelled(
+    file: str, kind: Kind, *, labels: bool = True, text_column: str = "text", label_column: str = "label"
+) -> list[Labelled]:
+    """All labelled sequences of a file, by its suffix (also .gz, .zst).
+
+    classify: csv, tsv, jsonl or parquet with the columns `text_column` and `label_column`.
+    tag: .conllu (FORM and UPOS); jsonl with lists `tokens` and `tags`; else CoNLL columns: the first is the token, the
+        last its tag, a blank line ends a sentence.
+    labels: False reads what has no labels yet, and leaves out those that are there; classify then also reads .txt, a
+        text a line.
+    DataError: empty file, missing column or label, row of another width than the first, tokens without their tags.
+    """
+    if kind == "classify":
+        records = list(_texts(file, text_column, label_column if labels else None))
+    else:
+        records = list(_sentences(file, labels))
+    if not records:
+        raise DataError("holds no sequence", where=file, do="give a file with at least one labelled sequence")
+    return records
+
+
+def _plain(file: str) -> str:
+    """The name without the suffix of its compression, in lower case."""
+    name = file.lower()
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _texts(file: str, text_column: str, label_column: str | None) -> Iterator[Labelled]:
+    if label_column is None and _plain(file).endswith(".txt"):
+        yield from (Labelled((text,), (), f"{file}:{number}") for number, text in lines(file) if text.strip())
+        return
+    for row, where in read_rows(file):
+        text = _cell(row, text_column, where)
+        if not text.strip():
+            raise DataError(f"column {text_column!r} is empty", where=where, do="fill it or remove the row")
+        label = () if label_column is None else (_cell(row, label_column, where),)
+        if label == ("",):
+            raise DataError(f"column {label_column!r} is empty", where=where, do="fill it or remove the row")
+        yield Labelled((text,), label, where)
+
+
+def _cell(row: dict[str, Any], column: str, where: str) -> str:
+    if column not in row:
+        found = ", ".join(str(name) for name in row)
+        raise DataError(f"no column {column!r} among {found}", where=where, do="rename one, or say which it is")
+    value = row[column]
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a parquet or JSON number column reads as its csv would
+    return "" if value is None else str(value)
+
+
+def _sentences(file: str, labels: bool) -> Iterator[Labelled]:
+    name = _plain(file)
+    if name.endswith((".jsonl", ".json")):
+        for row, where in read_rows(file):
+            tokens = _strings(row, "tokens", where)
+            tags = _strings(row, "tags", where) if labels else ()
+            if labels and len(tags) != len(tokens):
+                raise DataError(f"{len(tokens)} tokens but {len(tags)} tags", where=where, do="give each token one tag")
+            if tokens:
+                yield Labelled(tokens, tags, where)
+        return
+    for where, rows in _blocks(file, conllu=name.endswith(".conllu"), labels=labels):
+        units = tuple(unit for unit, _ in rows)
+        yield Labelled(units, tuple(tag for _, tag in rows) if labels else (), where)
+
+
+def _strings(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
+    if column not in row:
+        found = ", ".join(row)
+        raise DataError(f"no column {column!r} among {found}", where=where, do="each line needs tokens and tags")
+    values = row[column]
+    if isinstance(values, str):
+        values = json.loads(values) if values.startswith("[") else None
+    if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+        raise DataError(f"{column!r} is not a list of strings", where=where)
+    return tuple(values)
+
+
+def _blocks(file: str, *, conllu: bool, labels: bool) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The (token, tag) rows of each sentence, with file:line of its first row."""
+    rows: list[tuple[str, str]] = []
+    where, width, separator = "", 0, None
+    for number, line in lines(file):
+        if not line.strip() or line.startswith("-DOCSTART-"):
+            if rows:
+                yield where, rows
+            rows = []
+            continue
+        if conllu and line.startswith("#"):
+            continue
+        if not width:
+            separator = "\t" if "\t" in line else None
+        cells = line.rstrip("\t ").split(separator) if separator else line.split()
+        width = width or len(cells)
+        row = _row(cells, _CONLLU_COLUMNS if conllu else width, conllu, labels, f"{file}:{number}")
+        if row is None:
+            continue
+        where = where if rows else f"{file}:{number}"
+        rows.append(row)
+    if rows:
+        yield where, rows
+
+
+def _row(cells: list[str], width: int, conllu: bool, labels: bool, where: str) -> tuple[str, str] | None:
+    """(token, tag); None for the CoNLL-U rows that stand for no single word (1-2, 1.1)."""
+    if len(cells) != width:
+        raise DataError(
+            f"{len(cells)} columns where {width} are expected",
+            where=where,
+            do="give every row a token and a tag, and end a sentence by a blank line",
+        )
+    if conllu:
+        return None if "-" in cells[0] or "." in cells[0] else (cells[_FORM], cells[_UPOS])
+    if labels and width < 2:
+        raise DataError("a token without a tag", where=where, do="give the tag in the last column")
+    return cells[0], cells[-1]
