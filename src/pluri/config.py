@@ -24,21 +24,23 @@ class Config(BaseModel):
             raise UsageError(_first_problem(cls, error), where=where) from None
 
     @classmethod
-    def load(cls, path: str | Path, overrides: list[str] | None = None) -> Self:
-        """Reads a TOML file and applies `a.b=value` overrides (values in TOML; bare words are strings)."""
-        path = Path(path)
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UsageError("no such file", where=str(path), do="check the path of the configuration") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot be read: {error}", where=str(path)) from None
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
-        values = _underscored(values)
+    def load(cls, path: str | Path | None, overrides: list[str] | None = None) -> Self:
+        """Reads a TOML file, if any, and applies `a.b=value` overrides (values in TOML; bare words are strings)."""
+        values = _read_toml(Path(path)) if path else {}
         for override in overrides or []:
             _apply(values, override)
-        return cls.parse(values, where=str(path))
+        return cls.parse(values, where=str(path) if path else "options")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return _underscored(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError("no such file", where=str(path), do="check the path of the configuration") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read: {error}", where=str(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
 
 
 def _underscored(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """The machine and chance: device, precision, thread count, and randomness that is a pure function of its counters.
 
-Randomness never comes from a generator with a state. Every draw is `hash(seed, epoch, index, position, stream)`, so that a
-mask is dynamic over epochs, yet the same whatever the batch size, the number of workers, or a restart.
+Randomness never comes from a generator with a state. Every draw is `hash(seed, epoch, index, position, stream)`, so
+that a mask is dynamic over epochs, yet the same whatever the batch size, the number of workers, or a restart.
 The hash is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014, figure 16), applied to counters as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+OOPSLA 2014, figure 16), applied to counters as in Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+SC 2011.
 """
 
 import functools
+import math
 import statistics
 import time
 from typing import Literal
@@ -20,7 +22,7 @@ Keys = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-_TO_UNIT = 2.0**-53
+_TO_UNIT = np.float64(2.0**-53)
 
 
 def mix(keys: ArrayLike, counter: ArrayLike) -> Keys:
@@ -42,24 +44,25 @@ def uniform(keys: ArrayLike, counter: ArrayLike) -> NDArray[np.float64]:
     return (mix(keys, counter) >> np.uint64(11)) * _TO_UNIT
 
 
-def permuted(index: ArrayLike, n: int, key: int | np.uint64) -> NDArray[np.int64]:
+def permuted(index: ArrayLike, n: int, key: ArrayLike) -> NDArray[np.int64]:
     """Where a random permutation of range(n) sends each index, without building the permutation: O(1) an index.
 
-    A four-round Feistel network on the smallest even number of bits that holds n, walked until it falls inside
-    (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, section 3). n: 1 to 2**62.
+    Eight rounds of a Feistel network on pairs (left, right) of range(a) x range(b), with a * b hardly above n, walked
+    until it falls inside (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, sections 3 and 5).
+    n: 1 to 2**62. key: one.
     """
     x = np.array(index, np.uint64, ndmin=1)
-    half = max(1, (int(n - 1).bit_length() + 1) // 2)
-    low = np.uint64((1 << half) - 1)
-    shift = np.uint64(half)
-    keys = [mix(np.uint64(key), r) for r in range(4)]
-    todo = np.ones(x.shape, bool)
-    while todo.any():
-        left, right = x[todo] >> shift, x[todo] & low
-        for round_key in keys:
-            left, right = right, left ^ (mix(round_key, right) & low)
-        x[todo] = (left << shift) | right
-        todo &= x >= np.uint64(n)
+    a = math.isqrt(n - 1) + 1
+    sides = np.uint64(a), np.uint64(-(-n // a))
+    keys = mix(key, np.arange(8))
+    todo = np.arange(x.size)
+    while todo.size:
+        right, left = np.divmod(x[todo], sides[0])
+        for r in (0, 2, 4, 6):
+            left = (left + mix(keys[r], right) % sides[0]) % sides[0]
+            right = (right + mix(keys[r + 1], left) % sides[1]) % sides[1]
+        x[todo] = right * sides[0] + left
+        todo = todo[x[todo] >= np.uint64(n)]
     return x.astype(np.int64).reshape(np.shape(index))
 
 
@@ -67,7 +70,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def product_rate(dtype: torch.dtype, size: int = 512, seconds: float = 0.05, device: str = "cpu") -> float:
-    """FLOP/s of a square matrix product: the median of the repetitions that fit into `seconds`, after one to warm up."""
+    """FLOP/s of a square matrix product: the median of the repetitions that fit into `seconds`, after a first one."""
     a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
     _timed_product(a, b)
     times: list[float] = []

@@ -16,9 +16,10 @@ from pluri.losses import pretraining_loss
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.objectives.config import ObjectiveConfig
-from pluri.objectives.source import StoreExamples
+from pluri.objectives.store_examples import StoreExamples
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.store import TokenStore
+from pluri.training.spectral import can_start, spectral_start
 from pluri.training.journal import machine, read_journal
 from pluri.training.trainer import TrainingConfig, mean_loss, train
 
@@ -35,6 +36,7 @@ class PretrainConfig(Config):
     model: `preset` (bert, roberta, albert, modern), `size` (tiny ... base), and any field of ModelConfig; or `init`, the
         folder of a model to go on from.
     validation: the share of documents held out to measure the loss on, at most 2,000 of them.
+    spectral_start: begin from counted neighbours instead of chance, where the model has a context embedding.
     """
 
     store: Path
@@ -43,6 +45,7 @@ class PretrainConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig
     validation: float = Field(0.01, ge=0, lt=1)
+    spectral_start: bool = True
 
 
 def pretrain(
@@ -62,6 +65,8 @@ def pretrain(
     model = _model(config, store)
     length = model.config.max_length
     train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
+    if config.spectral_start and "init" not in config.model and can_start(model) and not journal:
+        spectral_start(model, store, train_on)
     make = {"length": length, "seed": config.training.seed}
     source = StoreExamples(store, config.objective, documents=train_on, **make)
     settings = {

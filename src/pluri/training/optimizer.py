@@ -37,13 +37,20 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalized (Jordan 2024). Matrices of one shape are orthogonalized in one batched product.
 
-    A parameter that holds several matrices stacked by rows (queries, keys and values in one product) says how many in
-    its attribute `stacked`; each is orthogonalized by itself.
+    stacked: how many matrices a parameter holds, one above the other (queries, keys and values in one product); each is
+        orthogonalized by itself. One, if it is not named here.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        stacked: dict[Tensor, int] | None = None,
     ) -> None:
+        self.stacked = stacked or {}
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -60,7 +67,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
                 update = parameter.grad.lerp(buffer, group["momentum"])  # Nesterov
-                stacked = getattr(parameter, "stacked", 1)
+                stacked = self.stacked.get(parameter, 1)
                 for part, target in zip(update.chunk(stacked), parameter.data.chunk(stacked), strict=True):
                     shapes[part.shape].append((part, target))
             for shape, pairs in shapes.items():
@@ -84,8 +91,6 @@ class MasterOptimizer:
         self.masters = dict(self.names)
         if dtype != torch.float32:
             self.masters = {n: nn.Parameter(p.detach().float().clone()) for n, p in self.names.items()}
-            for n, p in self.names.items():
-                self.masters[n].stacked = getattr(p, "stacked", 1)  # type: ignore[attr-defined]
             model.to(dtype)
         self.low_precision = dtype != torch.float32
         matrices = [n for n, p in self.names.items() if name == "muon" and p.ndim == 2 and ".blocks." in f".{n}"]
@@ -97,7 +102,9 @@ class MasterOptimizer:
         adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=1e-8, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
-            self.optimizers.append(Muon([self.masters[n] for n in matrices], 0.0, weight_decay=weight_decay))
+            counts = {f"{n}.weight": m.stacked for n, m in model.named_modules() if hasattr(m, "stacked")}
+            stacked = {self.masters[n]: counts.get(n, 1) for n in matrices}
+            self.optimizers.append(Muon(stacked, 0.0, weight_decay=weight_decay, stacked=stacked))
 
     @torch.no_grad()
     def clip(self, max_norm: float) -> Tensor:

@@ -1,0 +1,160 @@
+"""Gathers runs and writes one HTML file: template, style, script, plotly.js and data, all inline."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pluri.errors import DataError, UsageError
+from pluri.report.comparison import Comparison, comparisons
+from pluri.report.confusion import confusion_section
+from pluri.report.efficiency import comparison_sections, method_slots
+from pluri.report.fills import fill_section
+from pluri.report.ledger import ledger_section
+from pluri.report.loss import loss_section
+from pluri.report.reproduce import reproduce_section
+from pluri.report.story import pretraining_headline, steps, tiles
+from pluri.report.words import METHODS, Headline, headline
+from pluri.run.doctor import diagnose
+from pluri.run.findings import Finding, sort_findings
+from pluri.run.folder import Journal, RunFolder, read_run
+
+
+def write_report(runs: Sequence[str | Path], output: str | Path, *, title: str | None = None) -> Path:
+    """Writes the report of one or more run folders to the HTML file `output`, and returns its path.
+
+    runs: folders; journals, results.json, fills.json and stores are searched in them and three levels below.
+    title: a name for the page; by default those of the folders.
+    UsageError: a folder is missing, or a needed package is. DataError: nothing to report, or `output` cannot
+        be written.
+    """
+    if not runs:
+        raise UsageError("no run folder given", do="give the output folder of at least one run")
+    folders = [read_run(path) for path in runs]
+    page = _render(_content(folders, title))
+    output = Path(output)
+    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(page, encoding="utf-8")
+        os.replace(aside, output)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # it may never have been made; the first error is the one to tell
+            aside.unlink(missing_ok=True)
+        raise DataError(
+            f"cannot be written: {error}", where=str(output), do="free some space or choose another place"
+        ) from None
+    return output
+
+
+def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
+    """Everything the template shows. A section whose data is absent is None or empty, and left out."""
+    results = [found for folder in folders for found in folder.results]
+    journals = _named([journal for folder in folders for journal in folder.journals])
+    stores = {path: manifest for folder in folders for path, manifest in folder.stores.items()}
+    fills = [section for folder in folders for fill in folder.fills if (section := fill_section(fill)) is not None]
+    compared = comparisons(_rows(folders))
+    if not (compared or fills or stores or any(journal.steps for _, journal in journals)):
+        places = ", ".join(str(folder.path) for folder in folders)
+        raise DataError(
+            "no journal, results, fills or store to report on", where=places, do="give the output folder of a run"
+        )
+    about = {key: text for found in reversed(results) for key, text in found.about.items()}
+    unit = about.pop("unit", "examples")
+    glossary = {label: text for found in results for label, text in found.glossary.items()}
+    confusion = _first(found.confusion for found in results)
+    slots = method_slots(compared)
+    drawn = [pair for pair in journals if pair[1].pretraining] or journals[: len(METHODS)]
+    content = {
+        "title": title or ", ".join(folder.path.resolve().name for folder in folders),
+        "headline": _headline(compared, drawn, unit),
+        "tiles": tiles(results, drawn, compared, unit),
+        "about": about,
+        "steps": steps(stores.values(), drawn, compared, unit),
+        "methods": [{"name": m, "slot": slot, "about": METHODS[m]} for m, slot in slots.items() if m in METHODS],
+        "comparisons": comparison_sections(compared, slots, unit),
+        "notes": [note for found in results for note in found.notes],
+        "loss": loss_section(drawn),
+        "fills": fills,
+        "fills_judged": any(fill["answer"] is not None for fill in fills),
+        "confusion": confusion_section(confusion, glossary),
+        "ledgers": [section for path, manifest in stores.items() if (section := ledger_section(path, manifest))],
+        "findings": _findings(folders),
+        "reproduce": reproduce_section(folders),
+        "unreadable": [line for folder in folders for line in folder.unreadable],
+    }
+    content["figures"] = _figures(content)
+    return content
+
+
+def _rows(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """All rows. Where two runs measured the same and differ, methods are named after their run, and never averaged."""
+    found = [(folder.path.resolve().name, results) for folder in folders for results in folder.results]
+    if len(folders) == 1:
+        found = [(results.path.parent.name, results) for _, results in found]
+    values: dict[tuple[str, ...], set[Any]] = {}
+    for _, results in found:
+        for row in results.rows:
+            values.setdefault(_identity(row), set()).add(str(row.get("value")))
+    methods = {identity[1] for identity, different in values.items() if len(different) > 1}
+    return [
+        {**row, "method": f"{row.get('method')} ({name})"} if str(row.get("method")) in methods else row
+        for name, results in found
+        for row in results.rows
+    ]
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(key)) for key in ("task", "method", "labelled", "seed", "metric"))
+
+
+def _named(journals: Sequence[Journal]) -> list[tuple[str, Journal]]:
+    """A short name for each: its folder's, with the folder above where that is not enough."""
+    short = Counter(journal.path.parent.resolve().name for journal in journals)
+    pairs = []
+    for journal in journals:
+        folder = journal.path.parent.resolve()
+        pairs.append((folder.name if short[folder.name] == 1 else f"{folder.parent.name}/{folder.name}", journal))
+    return pairs
+
+
+def _headline(compared: Sequence[Comparison], journals: Sequence[tuple[str, Journal]], unit: str) -> Headline:
+    if compared:
+        found = [headline(comparison, unit) for comparison in compared]
+        return next((one for one in found if one.verdict != "none"), found[0])
+    return pretraining_headline([journal for _, journal in journals])
+
+
+def _findings(folders: Sequence[RunFolder]) -> list[Finding]:
+    ill_or_well = [folder for folder in folders if folder.journals or folder.stores]
+    return sort_findings(list(dict.fromkeys(f for folder in ill_or_well for f in diagnose(folder.path))))
+
+
+def _first(values: Any) -> Any:
+    return next((value for value in values if value), {})
+
+
+def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures by the id of their place in the page."""
+    figures = {f"efficiency-{i}": part["figure"] for i, part in enumerate(content["comparisons"])}
+    for name in ("loss", "confusion"):
+        figures[name] = content[name]["figure"] if content[name] else None
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _render(content: Mapping[str, Any]) -> str:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UsageError(f"the report needs the package {error.name}", do="pip install 'pluri[report]'") from None
+    environment = Environment(
+        loader=PackageLoader("pluri.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(**content, plotlyjs=get_plotlyjs())

@@ -1,0 +1,1 @@
+"""The only place where everything is wired: pretraining, fine-tuning, the quickstart, the doctor."""

@@ -1,0 +1,21 @@
+"""Record: one raw sequence with its origin, so that every error can point to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One raw sequence.
+
+    text: the sequence; may be empty.
+    where: its origin, "corpus.jsonl:31".
+    id: its name, where the format has one (FASTA).
+    meta: the other columns of its row.
+    """
+
+    text: str
+    where: str
+    id: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)

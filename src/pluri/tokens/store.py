@@ -1,0 +1,185 @@
+"""TokenStore: a corpus as token ids on disk, memory-mapped, with its ledger.
+
+A store is a folder:
+    manifest.json         format version, tokenizer hash, dtype, counts, ledger, sha256 of every other file
+    tokenizer/            the tokenizer that made it
+    00000.shard ...       see tokens/shard.py
+    documents.npy         int64 [documents, 2]: where each document begins in the ids of all shards, and its length
+    unigram_counts.npy    int64 [vocab_size]
+While it is being made there is a folder unfinished/ and no manifest.json.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pluri.config import Config
+from pluri.errors import PluriError, StoreError
+from pluri.tokens.ragged import Ragged, offsets_of, slices
+from pluri.tokens.shard import Shard, ShardEntry, file_sha256
+from pluri.tokens.tokenizer import Tokenizer
+
+FORMAT_VERSION = 1
+
+_AGAIN = "remove the store and prepare it again"
+
+
+class Ledger(Config):
+    """Where every token went: read = kept + truncated + dropped.
+
+    documents: read, empty ones included. empty_documents: gave no token. duplicate_documents: same text as an earlier
+    one. read, kept, truncated, dropped: tokens; a store never truncates, and drops only duplicates, if asked to.
+    unk: unknown tokens among the kept.
+    """
+
+    documents: int
+    empty_documents: int
+    duplicate_documents: int
+    read: int
+    kept: int
+    truncated: int
+    dropped: int
+    unk: int
+
+
+class Input(Config):
+    """A file that went into a store. sha256: of its content; for a URL, of what its file system says of its version."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+class Plan(Config):
+    """What a store is made of, and how: the same plan gives the same store, byte for byte."""
+
+    tokenizer_hash: str
+    inputs: list[Input]
+    text_column: str
+    language: str
+    drop_duplicates: bool
+    documents_per_shard: int
+
+
+class Manifest(Config):
+    format_version: int
+    tokenizer_hash: str
+    dtype: str
+    vocab_size: int
+    documents: int
+    tokens: int
+    shards: list[ShardEntry]
+    ledger: Ledger
+    plan: Plan
+    sha256: dict[str, str]
+
+
+class TokenStore:
+    """Documents as ids. Opening reads only the manifest and the sizes of the shards.
+
+    path: the folder. manifest: what is in it. tokenizer: the one that made it.
+    num_documents, num_tokens: kept, empty and dropped documents not counted.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+        self.num_documents, self.num_tokens = manifest.documents, manifest.tokens
+        dtype = np.dtype(manifest.dtype)
+        self._shards = [Shard(path / entry.name, entry, dtype) for entry in manifest.shards]
+        self._shard_starts = offsets_of(np.array([entry.tokens for entry in manifest.shards], np.int64))
+        documents = _array(path / "documents.npy", (manifest.documents, 2))
+        self._document_starts = documents[:, 0]
+        self.document_lengths: NDArray[np.int64] = documents[:, 1]
+        self.unigram_counts: NDArray[np.int64] = _array(path / "unigram_counts.npy", (manifest.vocab_size,))
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """StoreError if there is no store, it is unfinished, or it is damaged (see also `verify`)."""
+        path = Path(path)
+        try:
+            values = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if (path / "unfinished").exists():
+                raise StoreError("the store is unfinished", where=str(path), do="run the same prepare again") from None
+            raise StoreError("no token store here", where=str(path), do="make one with `pluri prepare`") from None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"manifest.json cannot be read: {error}", where=str(path), do=_AGAIN) from None
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            raise StoreError(f"format version {version}, not {FORMAT_VERSION}", where=str(path), do=_AGAIN)
+        try:
+            return cls(path, Manifest.parse(values, where=str(path / "manifest.json")))
+        except StoreError:
+            raise
+        except PluriError as error:
+            raise StoreError(error.what, where=error.where, do=_AGAIN) from None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer.load(self.path / "tokenizer")
+        if tokenizer.hash != self.manifest.tokenizer_hash:
+            raise StoreError("the tokenizer was altered", where=str(self.path / "tokenizer"), do=_AGAIN)
+        return tokenizer
+
+    def gather(self, documents: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
+        """The tokens [start, start + length) of each document; int64 [n] each; slices must lie inside documents."""
+        begins, shards = self._located(documents, starts)
+        offsets = offsets_of(lengths)
+        ids = np.empty(offsets[-1], np.int32)
+        order = np.argsort(shards, kind="stable") if len(self._shards) > 1 else np.arange(len(shards))
+        sources = slices(begins[order], lengths[order])
+        targets = slices(offsets[:-1][order], lengths[order])
+        bounds = offsets_of(np.bincount(shards, lengths, len(self._shards)).astype(np.int64))
+        for shard in np.unique(shards):
+            part = slice(bounds[shard], bounds[shard + 1])
+            ids[targets[part]] = self._shards[shard].ids[sources[part]]
+        return Ragged(ids, offsets)
+
+    def sentence_starts(
+        self, documents: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Ragged:
+        """Where sentences begin inside each slice: positions > 0 and < length, relative to the slice's start."""
+        begins, shards = self._located(documents, starts)
+        found = np.empty((2, len(begins)), np.int64)
+        for shard in np.unique(shards):
+            mine = shards == shard
+            edges = np.stack([begins[mine] + 1, (begins + lengths)[mine]]).astype(np.uint32)
+            found[:, mine] = np.searchsorted(self._shards[shard].sentences, edges)
+        counts = np.maximum(found[1] - found[0], 0)
+        offsets = offsets_of(counts)
+        ids = np.empty(offsets[-1], np.int32)
+        for shard in np.unique(shards):
+            mine = shards == shard
+            absolute = self._shards[shard].sentences[slices(found[0][mine], counts[mine])]
+            ids[slices(offsets[:-1][mine], counts[mine])] = absolute - np.repeat(begins[mine], counts[mine])
+        return Ragged(ids, offsets)
+
+    def verify(self) -> None:
+        """Compares every file with its sha256 in the manifest. StoreError names the first that differs."""
+        expected = {entry.name: entry.sha256 for entry in self.manifest.shards} | self.manifest.sha256
+        for name, sha256 in expected.items():
+            path = self.path / name
+            if not path.exists() or file_sha256(path) != sha256:
+                raise StoreError("the file is missing or was altered", where=str(path), do=_AGAIN)
+
+    def _located(
+        self, documents: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where slices begin in their shards, and the number of the shard: int64 [n] each."""
+        absolute = self._document_starts[documents]
+        shards = np.searchsorted(self._shard_starts, absolute, side="right") - 1
+        return absolute + starts - self._shard_starts[shards], shards
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot be read: {error}", where=str(path), do=_AGAIN) from None
+    if array.shape != shape or array.dtype != np.int64:
+        raise StoreError(f"{array.dtype} {array.shape} instead of int64 {shape}", where=str(path), do=_AGAIN)
+    return np.asarray(array)

@@ -1,0 +1,182 @@
+"""Tokenizer: a thin face on the `tokenizers` library, kept as the two files that Hugging Face reads."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tokenizers
+from numpy.typing import ArrayLike, NDArray
+
+from pluri.errors import DataError
+from pluri.tokens.words import continuing
+
+SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+"""The special tokens of every tokenizer that Pluri trains, at ids 0 to 4."""
+
+_KNOWN_NAMES = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>"),
+    "sep": ("[SEP]", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+_STAND_INS = {"cls": "bos", "sep": "eos"}
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    raw: the tokenizers.Tokenizer, with truncation and padding off.
+    vocab_size: the highest id + 1.
+    pad_id, unk_id, cls_id, sep_id, mask_id: None if the tokenizer has no such token; beginning and end of sequence
+        stand in for cls and sep.
+    special_ids: int64, every special id, ascending.
+    kmer: the k of overlapping k-mers, or None. Such a tokenizer is not one pass of `tokenizers` alone: its library
+        cannot make overlapping tokens, so the text is first spelled out as "ACG CGT GTA" (`kmers`). Ids are then
+        those of transformers.AutoTokenizer on `kmers(text, k)`, the convention of DNABERT (Ji et al. 2021).
+    hash: sha256 of what it does: the canonical tokenizer.json and k.
+    """
+
+    def __init__(self, definition: dict[str, Any], names: dict[str, str | None], *, kmer: int | None = None) -> None:
+        """definition: a tokenizer.json. names: "pad", "unk", "cls", "sep", "mask" to the token, or None."""
+        self._definition = definition | {"truncation": None, "padding": None}
+        self._names = names
+        self.kmer = kmer
+        canonical = json.dumps(self._definition, ensure_ascii=False, sort_keys=True)
+        self.raw = tokenizers.Tokenizer.from_str(canonical)
+        self.hash = hashlib.sha256(f"{canonical}\n{kmer}".encode()).hexdigest()
+        vocabulary = self.raw.get_vocab()
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            vocabulary.get(names.get(role) or "") for role in SPECIAL_TOKENS
+        )
+        added = {token: index for index, token in self.raw.get_added_tokens_decoder().items()}
+        special = {index for token, index in added.items() if token.special}
+        special |= {vocabulary[name] for name in names.values() if name in vocabulary}
+        self.special_ids: NDArray[np.int64] = np.array(sorted(special), np.int64)
+
+    @cached_property
+    def continues_word(self) -> NDArray[np.bool_]:
+        """bool [vocab_size]: whether a piece goes on with the word of the piece before it (see tokens/words.py)."""
+        return continuing(self._definition, self.raw.get_vocab(), self.vocab_size, self.special_ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """One encoding a text: no special tokens added, nothing cut off. Offsets of k-mers are those of `kmers`."""
+        spelled = [kmers(text, self.kmer) for text in texts] if self.kmer else texts
+        return self.raw.encode_batch(list(spelled), add_special_tokens=False)
+
+    def encode_kmers(self, text: str) -> NDArray[np.int64]:
+        """The ids of a k-mer tokenizer for one sequence of any length: those of encode_batch, a hundred times faster."""
+        assert self.kmer is not None
+        codes, ids, letters = self._kmer_table
+        symbols = np.frombuffer("".join(text.split()).upper().encode("utf-32-le"), "<u4")
+        if len(symbols) < self.kmer:
+            return np.full(min(1, len(symbols)), self.unk_id, np.int64)
+        ranks = np.minimum(np.searchsorted(letters, symbols), len(letters) - 1)
+        known = letters[ranks] == symbols
+        length = len(symbols) - self.kmer + 1
+        numbers, whole = np.zeros(length, np.int64), np.ones(length, bool)
+        for i in range(self.kmer):
+            numbers = numbers * len(letters) + ranks[i : i + length]
+            whole &= known[i : i + length]
+        places = np.minimum(np.searchsorted(codes, numbers), len(codes) - 1)
+        return np.where(whole & (codes[places] == numbers), ids[places], self.unk_id)
+
+    @cached_property
+    def _kmer_table(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]]:
+        """k-mers as numbers to the base of their letters, ascending; their ids; the letters' code points, ascending."""
+        kmers = {piece: index for piece, index in self.raw.get_vocab().items() if index not in self.special_ids}
+        letters = sorted({letter for piece in kmers for letter in piece})
+        rank = {letter: index for index, letter in enumerate(letters)}
+        numbers = [functools.reduce(lambda n, letter: n * len(letters) + rank[letter], piece, 0) for piece in kmers]
+        order = np.argsort(numbers)
+        codes, ids = np.array(numbers, np.int64)[order], np.array(list(kmers.values()), np.int64)[order]
+        return codes, ids, np.array([ord(letter) for letter in letters], np.uint32)
+
+    def tokens(self, ids: ArrayLike) -> list[str]:
+        """The piece of each id, as the vocabulary spells it; "" for an id that it lacks."""
+        return [self.raw.id_to_token(int(index)) or "" for index in np.asarray(ids).reshape(-1)]
+
+    def decode(self, ids: ArrayLike) -> str:
+        """The text of a sequence of ids, special tokens left out."""
+        kept = [int(index) for index in np.asarray(ids).reshape(-1) if index not in self.special_ids]
+        if self.kmer:
+            pieces = self.tokens(kept)
+            return "".join(pieces[:1] + [piece[-1:] for piece in pieces[1:]])
+        return self.raw.decode(kept)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json; transformers.AutoTokenizer opens the folder as it is."""
+        folder = Path(folder)
+        roles = {f"{role}_token": name for role, name in self._names.items() if name is not None}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config |= {"model_max_length": int(1e30), "kmer": self.kmer} | roles
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / "tokenizer.json", self._definition)
+            _write(folder / "tokenizer_config.json", config)
+        except OSError as error:
+            raise DataError(f"cannot write the tokenizer: {error.strerror}", where=str(folder)) from None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Opens a folder with tokenizer.json, Pluri's or Hugging Face's. DataError if it is missing or damaged."""
+        folder = Path(folder)
+        definition = _read(folder / "tokenizer.json", needed=True)
+        config = _read(folder / "tokenizer_config.json")
+        config = _read(folder / "special_tokens_map.json") | config
+        try:
+            vocabulary = set(tokenizers.Tokenizer.from_str(json.dumps(definition)).get_vocab())
+            return cls(definition, _names(config, vocabulary), kmer=config.get("kmer"))
+        except Exception as error:  # the library raises bare Exception for a definition that it cannot use
+            raise DataError(f"not a tokenizer: {error}", where=str(folder / "tokenizer.json")) from None
+
+
+def kmers(text: str, k: int) -> str:
+    """The overlapping k-mers of a sequence, with spaces between: kmers("acgta", 3) = "ACG CGT GTA".
+
+    Upper case, blanks taken out; a sequence shorter than k is one piece. This is the text that AutoTokenizer wants.
+    """
+    letters = "".join(text.split()).upper()
+    return " ".join(letters[i : i + k] for i in range(max(1, len(letters) - k + 1)))
+
+
+def _names(config: dict[str, Any], vocabulary: set[str]) -> dict[str, str | None]:
+    """Which token plays each role: what the configuration says, else the usual name, if the vocabulary has it."""
+    names: dict[str, str | None] = {}
+    for role, usual in _KNOWN_NAMES.items():
+        said = [config.get(f"{key}_token") for key in (role, _STAND_INS.get(role))]
+        spelled = [token.get("content") if isinstance(token, dict) else token for token in said]
+        names[role] = next((name for name in [*spelled, *usual] if name in vocabulary), None)
+    return names
+
+
+def _read(path: Path, *, needed: bool = False) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if needed:
+            do = "name a folder made by `pluri tokenizer`, or saved by Hugging Face with its tokenizer.json"
+            raise DataError("no such file", where=str(path), do=do) from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path), do="restore the file") from None
+    if not isinstance(value, dict):
+        raise DataError("not a JSON object", where=str(path), do="restore the file")
+    return value
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    """Through a temporary name, so that a crash leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, ensure_ascii=False, indent=2)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)

@@ -1,0 +1,219 @@
+"""Training tokenizers of six kinds on the user's own sequences."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Raw
+
+from pluri.errors import DataError, UsageError
+from pluri.sequences import expand, read_records
+from pluri.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, kmers
+
+Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "kmer"]
+
+SAMPLE = 100_000_000
+"""Characters of text that a tokenizer is trained on at most; of a larger text, documents spread evenly over it."""
+
+UNIGRAM_SAMPLE = 4_000_000
+"""The same for unigram, whose training time grows with the square of text without spaces (1 million: a minute)."""
+
+_PIECE = 10_000
+"""Characters handed to a trainer at once: it never sees a longer stretch than this."""
+
+_MARK = "\ue000"
+"""A private-use character, which no text should have."""
+
+_SPECIALS = list(SPECIAL_TOKENS.values())
+
+
+def train_tokenizer(
+    sources: Iterable[str | Path] | str | Path,
+    *,
+    kind: Kind = "wordpiece",
+    vocab_size: int = 8000,
+    lowercase: bool = False,
+    k: int = 6,
+    text_column: str = "text",
+) -> Tokenizer:
+    """Trains a tokenizer on files, folders, globs or URLs (see sequences.expand).
+
+    kind: "wordpiece" as BERT; "bpe" and "unigram" on characters, as SentencePiece; "byte_bpe" on bytes, as GPT-2: no
+        unknown tokens; "char": each character, the space too, is a token; "kmer": overlapping stretches of k letters.
+    vocab_size: the most tokens, special ones included. The vocabulary may be smaller if the text has no more to give.
+    lowercase: fold case (k-mers are always upper case). Accents are kept.
+    k: letters of a k-mer, 1 to 12.
+    Text is composed to Unicode NFC. bpe, unigram and wordpiece read any run of blanks as one space.
+    UsageError: a vocabulary too small for the kind. DataError: a file cannot be read, or there is no text.
+    """
+    if kind not in get_args(Kind):
+        raise UsageError(f"unknown kind of tokenizer {kind!r}", do=f"one of {', '.join(get_args(Kind))}")
+    smallest = len(_SPECIALS) + (256 if kind == "byte_bpe" else 1)
+    if vocab_size < smallest:
+        raise UsageError(f"vocab_size {vocab_size} is too small for {kind}", do=f"at least {smallest}")
+    if kind == "kmer" and not 1 <= k <= 12:
+        raise UsageError(f"k-mers of {k} letters", do="k from 1 to 12")
+    files = expand(sources)
+    texts = _sample(files, text_column, UNIGRAM_SAMPLE if kind == "unigram" else SAMPLE)
+    if not any(text.strip() for text in texts):
+        raise DataError("there is no text to train on", where=files[0])
+    raw = _kmer(texts, vocab_size, k) if kind == "kmer" else _BUILDERS[kind](texts, vocab_size, lowercase)
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, raw.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    return Tokenizer(json.loads(raw.to_str()), dict(SPECIAL_TOKENS), kmer=k if kind == "kmer" else None)
+
+
+def _sample(files: list[str], text_column: str, limit: int) -> list[str]:
+    """At most `limit` characters in whole documents, evenly over all of them: when full, every second one goes."""
+    texts: list[str] = []
+    size, stride = 0, 1
+    records = itertools.chain.from_iterable(read_records(file, text_column=text_column) for file in files)
+    for index, record in enumerate(records):
+        if index % stride:
+            continue
+        texts.append(record.text)
+        size += len(record.text)
+        while size > limit and len(texts) > 1:
+            texts, stride = texts[::2], stride * 2
+            size = sum(map(len, texts))
+    return texts
+
+
+def _pieces(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        for start in range(0, len(text), _PIECE):
+            yield text[start : start + _PIECE]
+
+
+def _normalizer(lowercase: bool, *extra: normalizers.Normalizer) -> normalizers.Normalizer:
+    steps = [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else []), *extra]
+    return normalizers.Sequence(steps)
+
+
+def _wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    raw = Raw(models.WordPiece(unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
+    bert = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    raw.normalizer = normalizers.Sequence([normalizers.NFC(), bert])
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.decoder = decoders.WordPiece(cleanup=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=_SPECIALS, limit_alphabet=_alphabet(vocab_size), show_progress=False
+    )
+    raw.train_from_iterator(_pieces(texts), trainer)
+    return raw
+
+
+def _alphabet(vocab_size: int) -> int:
+    """Characters kept at most: Chinese has thousands, and each left out is an unknown token."""
+    return max(1, vocab_size * 3 // 4)
+
+
+def _spaced(raw: Raw, lowercase: bool) -> None:
+    """Words carry their space as "▁", punctuation stands alone: decoding gives the text back, blanks made single."""
+    raw.normalizer = _normalizer(lowercase, normalizers.Replace(Regex(r"\s+"), " "))
+    raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")])
+    raw.decoder = decoders.Metaspace()
+
+
+def _bpe(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    raw = Raw(models.BPE(unk_token="[UNK]"))
+    _spaced(raw, lowercase)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=_SPECIALS,
+        limit_alphabet=_alphabet(vocab_size),
+        max_token_length=16,
+        show_progress=False,
+    )
+    raw.train_from_iterator(_pieces(texts), trainer)
+    return raw
+
+
+def _unigram(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    """Unigram (Kudo 2018), with whole words among the first candidates.
+
+    The trainer of `tokenizers` looks for repeated stretches in the list of *distinct* words, so a frequent word that is
+    part of no other is never a candidate, and text comes out in a fifth to a quarter more pieces. Here each word seen
+    twice or more is listed a second time with a mark behind it; the mark is taken out of the model afterwards.
+    """
+    raw = Raw(models.Unigram())
+    _spaced(raw, lowercase)
+    words: Counter[str] = Counter()
+    for text in _pieces(texts):
+        words.update(word for word, _ in raw.pre_tokenizer.pre_tokenize_str(raw.normalizer.normalize_str(text)))
+    listed = ("\n".join([word] * count + [word + _MARK] * (count > 1)) for word, count in words.items())
+    lister = Raw(models.Unigram())
+    lister.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size + 1, special_tokens=_SPECIALS, unk_token="[UNK]", show_progress=False
+    )
+    lister.train_from_iterator(listed, trainer)
+    pieces = json.loads(lister.to_str())["model"]["vocab"]
+    kept = [(piece, score) for piece, score in pieces if _MARK not in piece]
+    raw.model = models.Unigram(kept[:vocab_size], _SPECIALS.index("[UNK]"), False)
+    raw.add_special_tokens(_SPECIALS)
+    return raw
+
+
+def _byte_bpe(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    raw = Raw(models.BPE())
+    raw.normalizer = _normalizer(lowercase)
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=_SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=16,
+        show_progress=False,
+    )
+    raw.train_from_iterator(_pieces(texts), trainer)
+    return raw
+
+
+def _char(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    """BPE with no merges: the model itself takes words apart into characters, faster than any pre-tokenizer."""
+    normalizer = _normalizer(lowercase)
+    counts: Counter[str] = Counter()
+    for text in _pieces(texts):
+        counts.update(normalizer.normalize_str(text))
+    vocabulary = _numbered(counts, vocab_size)
+    raw = Raw(models.BPE(vocabulary, [], unk_token="[UNK]"))
+    raw.normalizer = normalizer
+    raw.decoder = decoders.Fuse()
+    raw.add_special_tokens(_SPECIALS)
+    return raw
+
+
+def _kmer(texts: list[str], vocab_size: int, k: int) -> Raw:
+    """All k-mers of the letters in use (those above 1%), if they fit; otherwise the most frequent that were seen."""
+    letters: Counter[str] = Counter()
+    for text in texts:
+        letters.update("".join(text.split()).upper())
+    common = sorted(letter for letter, count in letters.items() if count > 0.01 * letters.total())
+    if len(common) ** k + len(_SPECIALS) <= vocab_size:
+        counts = Counter("".join(letters) for letters in itertools.product(common, repeat=k))
+    else:
+        counts = Counter()
+        for text in _pieces(texts):
+            counts.update(kmer for kmer in kmers(text, k).split() if len(kmer) == k)
+    raw = Raw(models.WordLevel(_numbered(counts, vocab_size), unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.add_special_tokens(_SPECIALS)
+    return raw
+
+
+def _numbered(counts: Counter[str], vocab_size: int) -> dict[str, int]:
+    """Special tokens, then the most frequent; ties in the order of the alphabet, so that training is repeatable."""
+    ranked = sorted(counts, key=lambda token: (-counts[token], token))
+    return {token: index for index, token in enumerate([*_SPECIALS, *ranked][:vocab_size])}
+
+
+_BUILDERS = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram, "byte_bpe": _byte_bpe, "char": _char}
