@@ -7,7 +7,7 @@ from pluri.errors import UsageError
 from pluri.models.config import ModelConfig, preset, train_flops
 from pluri.models.heads import Model
 
-# Millions of parameters with pooling layer and masked head: Turc et al. (2019), table 1; Lan et al. (2020), table 1 (12).
+# Millions of parameters with pooling and masked head: Turc et al. (2019), table 1; Lan et al. (2020), table 1.
 PUBLISHED = [
     ("bert", "tiny", 30522, 4.4),
     ("bert", "mini", 30522, 11.3),

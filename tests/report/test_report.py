@@ -106,7 +106,7 @@ def test_everything_from_data_is_escaped(make_run, tmp_path):
 
 
 def test_a_killed_run_is_reported_as_far_as_it_came(make_journal, tmp_path):
-    file = make_journal(tmp_path / "run", steps=100, end=False)
+    file = make_journal(tmp_path / "run", steps=300, end=False)
     file.write_bytes(file.read_bytes()[:-37] + b"\xff\xfe")
     page, _ = report([tmp_path / "run"], tmp_path)
     assert "stopped or is still going" in page.text

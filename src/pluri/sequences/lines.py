@@ -19,9 +19,10 @@ def pieces(file: str) -> Iterator[tuple[int, str, bool]]:
     A byte-order mark and CRLF are taken off.
     DataError: the file is empty, binary (NUL bytes), or not UTF-8; `where` is file:line.
     """
-    number, kept = 1, b""
+    number, kept, empty = 1, b"", True
     with opened(file) as stream:
         while chunk := stream.readline(PIECE):
+            empty = False
             ends = chunk.endswith(b"\n")
             line = kept + chunk
             cut = len(line) if ends or len(chunk) < PIECE else _last_character(line)
@@ -32,8 +33,8 @@ def pieces(file: str) -> Iterator[tuple[int, str, bool]]:
             number += ends
         if kept:
             yield number, _decoded(kept, f"{file}:{number}"), True
-        elif number == 1 and not stream.tell():
-            raise DataError("the file is empty", where=file, do="fill it or leave it out")
+    if empty:
+        raise DataError("the file is empty", where=file, do="fill it or leave it out")
 
 
 def lines(file: str) -> Iterator[tuple[int, str]]:

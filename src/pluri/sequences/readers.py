@@ -93,7 +93,8 @@ def _json_rows(file: str) -> Iterator[tuple[dict[str, Any], str]]:
         where = f"{file}:{number}"
         try:
             row = json.loads(line)
-            line.encode()
+            if "\\ud" in line.lower():  # half a surrogate pair is valid JSON, but no text
+                json.dumps(row, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             whole = number == 1 and line.lstrip().startswith(("[", "{"))
             do = "write one JSON object a line (for a JSON array: jq -c '.[]')" if whole else "mend or remove the line"

@@ -2,7 +2,7 @@
 
 from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue]
 
-_WINDOW = 1 << 14
+_WINDOW = 1 << 12
 """Characters handed to sentencex at once: its time grows with the square of some inputs (long runs of quotes)."""
 
 
@@ -10,7 +10,7 @@ def split_sentences(text: str, language: str = "en") -> list[str]:
     """The sentences of a text, each with the spaces that follow it: joined they are the text again.
 
     language: ISO 639-1 code; only its abbreviations matter, and unknown ones fall back to English rules.
-    A stretch of more than 16,384 characters with no sentence end counts as one sentence.
+    A stretch of more than 4,096 characters with no sentence end counts as one sentence.
     """
     if len(text) <= _WINDOW:
         return _segmented(text, language)

@@ -16,7 +16,7 @@ from pluri.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, kmers
 
 Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "kmer"]
 
-SAMPLE = 100_000_000
+SAMPLE = 20_000_000
 """Characters of text that a tokenizer is trained on at most; of a larger text, documents spread evenly over it."""
 
 UNIGRAM_SAMPLE = 4_000_000
@@ -25,8 +25,12 @@ UNIGRAM_SAMPLE = 4_000_000
 _PIECE = 10_000
 """Characters handed to a trainer at once: it never sees a longer stretch than this."""
 
+_MOST_LETTERS = 38
+"""Different letters in k-mers: 38 ** 12 is the largest such number that 64 bits hold (Tokenizer.encode_kmers)."""
+
 _MARK = "\ue000"
-"""A private-use character, which no text should have."""
+_PRIVATE = 0xF0000
+"""Private-use characters, which no text should have."""
 
 _SPECIALS = list(SPECIAL_TOKENS.values())
 
@@ -97,16 +101,47 @@ def _normalizer(lowercase: bool, *extra: normalizers.Normalizer) -> normalizers.
     return normalizers.Sequence(steps)
 
 
+def _words(raw: Raw, texts: list[str]) -> Counter[str]:
+    """The words that the normalizer and pre-tokenizer make of the texts, with their counts, in the order of the text."""
+    words: Counter[str] = Counter()
+    for text in _pieces(texts):
+        words.update(word for word, _ in raw.pre_tokenizer.pre_tokenize_str(raw.normalizer.normalize_str(text)))
+    return words
+
+
+def _learned(model: models.Model, trainer: trainers.Trainer, lists: Iterable[list[str]]) -> Raw:
+    """The model trained on words that are ready, in lists."""
+    raw = Raw(model)
+    raw.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    raw.train_from_iterator(map("\n".join, lists), trainer)
+    return raw
+
+
 def _wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
-    raw = Raw(models.WordPiece(unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
+    """WordPiece as `tokenizers` trains it (pairs merged by frequency), but the same in every run.
+
+    Its trainer numbers the pieces "##x" in the order of a randomly seeded hash map and breaks ties by these numbers.
+    Here the first character of a word is replaced by a private-use one, so that plain BPE, which is repeatable, keeps
+    beginnings and continuations apart; then the names are restored.
+    """
+    raw = Raw(models.WordPiece({}, unk_token="[UNK]"))
     bert = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
     raw.normalizer = normalizers.Sequence([normalizers.NFC(), bert])
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     raw.decoder = decoders.WordPiece(cleanup=False)
-    trainer = trainers.WordPieceTrainer(
+    words = _words(raw, texts)
+    firsts = sorted({word[0] for word in words})
+    private = {first: chr(_PRIVATE + rank) for rank, first in enumerate(firsts)}
+    trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=_SPECIALS, limit_alphabet=_alphabet(vocab_size), show_progress=False
     )
-    raw.train_from_iterator(_pieces(texts), trainer)
+    lists = ([private[word[0]] + word[1:]] * count for word, count in words.items())
+    learned = _learned(models.BPE(), trainer, lists).get_vocab()
+    pieces = sorted(learned, key=lambda piece: learned[piece])
+    names = [firsts[ord(p[0]) - _PRIVATE] + p[1:] if ord(p[0]) >= _PRIVATE else f"##{p}" for p in pieces[len(_SPECIALS) :]]
+    vocabulary = {name: index for index, name in enumerate([*_SPECIALS, *names])}
+    raw.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    raw.add_special_tokens(_SPECIALS)
     return raw
 
 
@@ -145,16 +180,12 @@ def _unigram(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
     """
     raw = Raw(models.Unigram())
     _spaced(raw, lowercase)
-    words: Counter[str] = Counter()
-    for text in _pieces(texts):
-        words.update(word for word, _ in raw.pre_tokenizer.pre_tokenize_str(raw.normalizer.normalize_str(text)))
-    listed = ("\n".join([word] * count + [word + _MARK] * (count > 1)) for word, count in words.items())
-    lister = Raw(models.Unigram())
-    lister.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    words = _words(raw, texts)
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size + 1, special_tokens=_SPECIALS, unk_token="[UNK]", show_progress=False
     )
-    lister.train_from_iterator(listed, trainer)
+    lists = ([word] * count + [word + _MARK] * (count > 1) for word, count in words.items())
+    lister = _learned(models.Unigram(), trainer, lists)
     pieces = json.loads(lister.to_str())["model"]["vocab"]
     kept = [(piece, score) for piece, score in pieces if _MARK not in piece]
     raw.model = models.Unigram(kept[:vocab_size], _SPECIALS.index("[UNK]"), False)
@@ -202,8 +233,9 @@ def _kmer(texts: list[str], vocab_size: int, k: int) -> Raw:
         counts = Counter("".join(letters) for letters in itertools.product(common, repeat=k))
     else:
         counts = Counter()
+        usual = {letter for letter, _ in letters.most_common(_MOST_LETTERS)}
         for text in _pieces(texts):
-            counts.update(kmer for kmer in kmers(text, k).split() if len(kmer) == k)
+            counts.update(kmer for kmer in kmers(text, k).split() if len(kmer) == k and usual.issuperset(kmer))
     raw = Raw(models.WordLevel(_numbered(counts, vocab_size), unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.add_special_tokens(_SPECIALS)

@@ -1,0 +1,166 @@
+"""Stopping costs nothing: proven by `verify_resume`, and by killing a run again and again."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pluri.batches.loader import Batches
+from pluri.errors import UsageError
+from pluri.objectives.config import ObjectiveConfig
+from pluri.objectives.store_examples import StoreExamples
+from pluri.run.pretrain import PretrainConfig, pretrain
+from pluri.run.verify import verify_resume
+from pluri.tokens.prepare import prepare
+from pluri.tokens.store import TokenStore
+from pluri.tokens.training import train_tokenizer
+
+WORDS = ["the", "a", "river", "bank", "money", "of", "in", "water", "lends", "runs", "deep", "old", "house"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    chosen = np.random.default_rng(0).integers(0, len(WORDS), (400, 20))
+    lines = [" ".join(WORDS[w] for w in row[: 5 + i % 15]) + "." for i, row in enumerate(chosen)]
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    tokenizer = train_tokenizer([str(folder / "text.txt")], kind="wordpiece", vocab_size=100)
+    return prepare([str(folder / "text.txt")], tokenizer, folder / "store").path
+
+
+def config(store: Path, output: Path, **training: object) -> PretrainConfig:
+    return PretrainConfig.parse(
+        {
+            "store": store,
+            "output": output,
+            "model": {"preset": "modern", "size": "tiny", "hidden_size": 32, "max_length": 32},
+            "objective": {"pair": "sop"},
+            "training": {"steps": 40, "batch_tokens": 300, "checkpoint_steps": 1, **training},
+            "validation": 0.1,
+        }
+    )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_verify_resume(store: Path, tmp_path: Path, optimizer: str, precision: str) -> None:
+    verdict = verify_resume(config(store, tmp_path / "unused", optimizer=optimizer, precision=precision), steps=6)
+    assert verdict.equal, verdict.differences
+    assert verdict.tensors > 20
+    assert not (tmp_path / "unused").exists()
+
+
+def test_verify_resume_sees_a_difference(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that forgets Muon's momentum would pass unseen if the comparison were blind."""
+    from pluri.training import optimizer
+
+    full = optimizer.MasterOptimizer.load_state
+
+    def forgetful(self: optimizer.MasterOptimizer, tensors: dict[str, torch.Tensor]) -> None:
+        full(self, {k: v for k, v in tensors.items() if "momentum_buffer" not in k})
+
+    monkeypatch.setattr(optimizer.MasterOptimizer, "load_state", forgetful)
+    verdict = verify_resume(config(store, tmp_path / "unused"), steps=4)
+    assert not verdict.equal
+    assert any("loss of step" in difference for difference in verdict.differences)
+
+
+# Forks a child for each attempt, so that importing torch is paid for once; the child is killed at a random moment.
+DRIVER = """
+import os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)  # before any fork: threads do not survive one
+from pathlib import Path
+from pluri.run.pretrain import PretrainConfig, pretrain
+config = PretrainConfig.model_validate_json(Path(sys.argv[1]).read_text())
+chance = random.Random(int(sys.argv[2]))
+kills = 0
+while True:
+    child = os.fork()
+    if not child:
+        pretrain(config, resume=True, progress=False)
+        os._exit(0)
+    if kills < 20:
+        time.sleep(chance.uniform(0.02, 0.6))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        kills += 1
+    elif kills >= 20:
+        print(kills, os.waitstatus_to_exitcode(status))
+        break
+"""
+
+
+def test_killed_twenty_times_and_still_the_same_to_the_bit(store: Path, tmp_path: Path) -> None:
+    once, often = config(store, tmp_path / "once", steps=120), config(store, tmp_path / "often", steps=120)
+    (tmp_path / "config.json").write_text(often.model_dump_json())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path / "config.json"), "1"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert result.stdout.split()[-1:] == ["0"], result.stderr[-2000:]
+    assert int(result.stdout.split()[-2]) >= 20
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pretrain(once, progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("checkpoints/step-000000120/state.safetensors", "model/model.safetensors"):
+        a, b = load_file(once.output / name), load_file(often.output / name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_an_existing_run_is_not_overwritten(store: Path, tmp_path: Path) -> None:
+    pretrain(config(store, tmp_path, steps=2), progress=False)
+    before = (tmp_path / "journal.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="holds a run already"):
+        pretrain(config(store, tmp_path, steps=2), progress=False)
+    with pytest.raises(UsageError, match="training"):
+        pretrain(config(store, tmp_path, steps=2, batch_tokens=400), resume=True, progress=False)
+    assert (tmp_path / "journal.jsonl").read_bytes() == before
+    pretrain(config(store, tmp_path, steps=4), resume=True, progress=False)  # a longer budget is the same run
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(store: Path, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE refuses what a full disk refuses: writing on."""
+    settings = config(store, tmp_path / "run", steps=3)
+    pretrain(settings, progress=False)
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nimport signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pluri.run.pretrain import PretrainConfig, pretrain\nfrom pluri.errors import PluriError\n"
+        "config = PretrainConfig.model_validate_json(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n    pretrain(config, resume=True, progress=False)\nexcept PluriError as error:\n    print(error); sys.exit(7)\n"
+    )
+    longer = config(store, tmp_path / "run", steps=6)
+    result = subprocess.run([sys.executable, "-c", code, longer.model_dump_json()], capture_output=True, text=True)
+    assert result.returncode == 7, result.stderr[-2000:]
+    assert "cannot be written" in result.stdout
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == kept
+    assert pretrain(longer, resume=True, progress=False).exists()
+
+
+def test_seeking_a_million_steps_in_is_no_slower_than_the_first(store: Path) -> None:
+    opened = TokenStore.open(store)
+    batches = Batches(StoreExamples(opened, ObjectiveConfig(), length=32, seed=0), batch_tokens=300, length=32, seed=0)
+    calls: list[int] = []
+    source = batches.source
+    original = source.examples
+
+    def counted(index: np.ndarray, epoch: np.ndarray):  # type: ignore[no-untyped-def]
+        calls.append(len(index))
+        return original(index, epoch)
+
+    source.examples = counted  # type: ignore[method-assign]
+    far = batches[1_000_000]
+    assert calls == [batches.sequences_per_batch]
+    assert torch.equal(far.input_ids, batches[1_000_000].input_ids)

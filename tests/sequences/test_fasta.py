@@ -1,0 +1,20 @@
+from pluri.sequences import fasta, read_records
+
+
+def test_records(tmp_path):
+    path = tmp_path / "g.fna"
+    path.write_bytes(b"\n>chr1 the first\r\nACGT\r\nac gt\r\n\r\n>\nNN-*\n>empty\n>last\nMKV")
+    records = list(read_records(str(path)))
+    assert [record.text for record in records] == ["ACGTacgt", "NN-*", "", "MKV"]
+    assert [record.id for record in records] == ["chr1", None, "empty", "last"]
+    assert [record.where for record in records] == [f"{path}:{line}" for line in (2, 6, 8, 9)]
+    assert records[0].meta == {"description": "the first"}
+
+
+def test_a_long_record_comes_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(fasta, "PIECE", 100)
+    path = tmp_path / "g.fa"
+    path.write_text(">g\n" + "ACGTACGTAC\n" * 33)
+    records = list(read_records(str(path)))
+    assert [len(record.text) for record in records] == [100, 100, 100, 30]
+    assert {record.id for record in records} == {"g"}
