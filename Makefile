@@ -30,7 +30,7 @@ lint: .venv/installed ## ruff, pyright, and the layers
 
 bench: .venv/installed ## every benchmark, quickly; the tables go to bench/*.json
 	@mkdir -p bench
-	@set -e; for file in benchmarks/*.py; do name=$$(basename $$file .py); echo "== $$name"; \
+	@set -e; for file in $$(grep -l '__main__' benchmarks/*.py); do name=$$(basename $$file .py); echo "== $$name"; \
 	  $(BIN)/python $$file --quick --json bench/$$name.json; done
 
 clean: ## removes the virtual environment and what the targets above made

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Row, alternate, arguments, documents, finish, median_ratio
 
+from measuring import Row, alternate, arguments, documents, finish, median_ratio
 from pluri.batches.loader import Batches
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Row, alternate, arguments, documents, finish, median_ratio, peak_memory
 
+from measuring import Row, alternate, arguments, documents, finish, median_ratio, peak_memory
 from pluri.batches.loader import Batches
 from pluri.losses import pretraining_loss
 from pluri.models.config import preset, train_flops

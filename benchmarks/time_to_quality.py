@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import Row, arguments, documents, finish
 
+from measuring import Row, arguments, documents, finish
 from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
@@ -113,13 +113,28 @@ def main() -> None:
         peers = {rate: transformers_loss(store, rate, minutes) for rate in LEARNING_RATES}
         best = min(peers, key=lambda rate: peers[rate])
         for rate, loss in peers.items():
-            rows.append({"case": "4/256/8,000/128", "peer": f"transformers, learning rate {rate:g}", "minutes": minutes, "eval_loss": loss})
+            rows.append(
+                {
+                    "case": "4/256/8,000/128",
+                    "peer": f"transformers, learning rate {rate:g}",
+                    "minutes": minutes,
+                    "eval_loss": loss,
+                }
+            )
         for share in SHARES:
             loss, tokens = pluri_loss(store, share * minutes, Path(folder) / f"run-{share}")
             reached = loss <= peers[best]
-            row = {"case": "4/256/8,000/128", "peer": "pluri", "minutes": share * minutes, "eval_loss": loss, "tokens": tokens}
+            row = {
+                "case": "4/256/8,000/128",
+                "peer": "pluri",
+                "minutes": share * minutes,
+                "eval_loss": loss,
+                "tokens": tokens,
+            }
             rows.append(row | ({"ratio": 1 / share} if reached else {}))
-    finish(rows, options.json, "Validation masked-LM loss (nats) against minutes; ratio = times faster to the peer's best")
+    finish(
+        rows, options.json, "Validation masked-LM loss (nats) against minutes; ratio = times faster to the peer's best"
+    )
 
 
 if __name__ == "__main__":

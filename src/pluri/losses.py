@@ -78,8 +78,8 @@ def pretraining_loss(
     parts: dict[str, Tensor] = {}
     if batch.labels is not None:
         where = batch.predicted
-        features = model.heads["masked"](hidden.flatten(0, 1)[where])  # (P, E)
-        labels = batch.labels.reshape(-1)[where]
+        features = model.heads["masked"](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
+        labels = batch.labels.reshape(-1).index_select(0, where)
         parts["masked_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
     if batch.sequence_labels is not None:
         parts["pair_loss"] = _cross_entropy(model.outputs("pair", hidden, batch), batch.sequence_labels, num_sequences)
@@ -110,7 +110,7 @@ def tagging_loss(weights: Tensor | None = None) -> Loss:
     def loss(model: Model, batch: Batch, num_labels: int, num_sequences: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert batch.labels is not None
         where = batch.predicted
-        logits = model.heads["tag"](model.hidden(batch).flatten(0, 1)[where])  # (P, C)
+        logits = model.heads["tag"](model.hidden(batch).flatten(0, 1).index_select(0, where))  # (P, C)
         value = _cross_entropy(logits, batch.labels.reshape(-1)[where], num_labels, weights)
         return value, {"tag_loss": value.detach()}
 

@@ -38,7 +38,11 @@ class Noise:
         position = np.arange(lengths.sum())
         ids = np.repeat(5 + (uniform(keys, 1) * (VOCAB - 5)), lengths).astype(np.int32)
         chosen = uniform(flat, position + 9) < 0.2
-        return Examples(np.where(chosen, 4, ids).astype(np.int32), offsets_of(lengths), np.where(chosen, ids, IGNORE).astype(np.int32))
+        return Examples(
+            np.where(chosen, 4, ids).astype(np.int32),
+            offsets_of(lengths),
+            np.where(chosen, ids, IGNORE).astype(np.int32),
+        )
 
 
 def parts(seed: int = 0, tokens: int = 256) -> tuple[Model, Batches]:
@@ -143,7 +147,7 @@ def test_the_journal_tells_the_run(tmp_path: Path) -> None:
     assert [e["event"] for e in events] == ["start", *["step"] * 4, "validation", *["step"] * 4, "validation", "end"]
     steps = [e for e in events if e["event"] == "step"]
     assert steps[-1]["tokens"] == sum(batches[k].num_tokens for k in range(8))
-    assert all(0 < e["model_flops_use"] and e["tokens_per_second"] > 0 for e in steps)
+    assert all(e["model_flops_use"] > 0 and e["tokens_per_second"] > 0 for e in steps)
 
 
 def test_bf16_trains_and_leaves_fp32() -> None:

@@ -73,7 +73,9 @@ class Checkpoint:
     notes: list[str]
 
 
-def save_checkpoint(root: Path, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    root: Path, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any], keep: int = 2
+) -> Path:
     """Writes ROOT/step-XXXXXXXXX and removes all but the `keep` newest. Returns its folder."""
     folder = Path(root) / f"step-{step:09d}"
     with atomic_folder(folder) as aside:
@@ -101,7 +103,9 @@ def load_latest(root: Path) -> Checkpoint | None:
             notes.append(f"{folder}: damaged checkpoint ({error}); falling back to the one before")
     if notes:
         raise CheckpointError(
-            f"all {len(notes)} checkpoints are damaged", where=str(root), do="remove the folder to start from the beginning"
+            f"all {len(notes)} checkpoints are damaged",
+            where=str(root),
+            do="remove the folder to start from the beginning",
         )
     return None
 

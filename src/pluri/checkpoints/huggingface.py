@@ -132,7 +132,8 @@ def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, 
         expected = state[ours].chunk(len(names[ours]))
         for theirs, part in zip(names[ours], expected, strict=True):
             if tensors[theirs].shape != part.shape:
-                what = f"{theirs} has the shape {tuple(tensors[theirs].shape)}, config.json makes it {tuple(part.shape)}"
+                found, made = tuple(tensors[theirs].shape), tuple(part.shape)
+                what = f"{theirs} has the shape {found}, config.json makes it {made}"
                 raise CheckpointError(what, where=where, do="the two files are not of one model")
     model.load_state_dict(from_published(config, wanted, tensors), strict=False)
 

@@ -114,9 +114,8 @@ def _compared(comparison: Comparison, method: str, other: str, size: int | None,
     )
     with_labels = f"With {_labels(size, unit)}, "
     evidence = f"{signed(comparison, found.mean, unit=True)}, {interval(comparison, found)}"
-    verdict = (
-        found.sign * comparison.better if found.low is not None else (1 if found.mean * comparison.better > 0 else -1)
-    )
+    direction = found.sign if found.low is not None else (found.mean > 0) - (found.mean < 0)
+    verdict = direction * comparison.better
     if verdict > 0 and not other.startswith(RANDOM_START):
         claim = f"{with_labels}the pretrained model reaches {ours_shown} {name}, against {theirs_shown} with {other}"
         return Headline(claim, evidence, "better", _details(comparison, method, unit))

@@ -19,8 +19,8 @@ from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.store import TokenStore
-from pluri.training.spectral import can_start, spectral_start
 from pluri.training.journal import machine, read_journal
+from pluri.training.spectral import can_start, spectral_start
 from pluri.training.trainer import TrainingConfig, mean_loss, train
 
 _MAX_VALIDATION_DOCUMENTS = 2000
@@ -58,7 +58,9 @@ def pretrain(
     """
     journal = read_journal(config.output / "journal.jsonl")
     if journal and not resume:
-        raise UsageError("holds a run already", where=str(config.output), do="go on with --resume, or choose another output")
+        raise UsageError(
+            "holds a run already", where=str(config.output), do="go on with --resume, or choose another output"
+        )
     if journal:
         _check_same(config, journal[0].get("config", {}))
     store = TokenStore.open(config.store)
@@ -128,7 +130,9 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
         model, tokenizer = load_model(values.pop("init"), heads=heads)
         if tokenizer.hash != store.tokenizer.hash:
             raise UsageError(
-                "was made with another tokenizer than the model", where=str(config.store), do="prepare it with the model's"
+                "was made with another tokenizer than the model",
+                where=str(config.store),
+                do="prepare it with the model's",
             )
         if values:
             raise UsageError(f"model.{next(iter(values))} cannot be given with model.init", where="model")

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from pluri.checkpoints.huggingface import load_model
@@ -17,7 +16,6 @@ from pluri.inference.fill import fill_blanks
 from pluri.report.report import write_report
 from pluri.run.builtin import tagged_paragraphs
 from pluri.run.pretrain import PretrainConfig, pretrain
-from pluri.runtime import permuted
 from pluri.tasks.baselines import windows
 from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run
 from pluri.tasks.fit import Split, Tuning, fit, predict, with_new_head
@@ -106,7 +104,11 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
         "rows": rows,
         "confusion": comparisons[max(comparisons)].confusion(),
         "about": _ABOUT,
-        "glossary": {f"{at}-{p}": f"{_PARTS.get(p, p)}, {place}" for p in parts for at, place in (("B", "begins"), ("I", "goes on"))},
+        "glossary": {
+            f"{at}-{p}": f"{_PARTS.get(p, p)}, {place}"
+            for p in parts
+            for at, place in (("B", "begins"), ("I", "goes on"))
+        },
     }
     (output / "results.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     return write_report([output], output / "report.html", title="What did pretraining do?")

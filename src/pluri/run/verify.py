@@ -34,14 +34,24 @@ def verify_resume(config: PretrainConfig, *, steps: int = 20, stop_after: int | 
         pretrain(once, progress=False)
         pretrain(twice, stop_after=stop_after, progress=False)
         pretrain(_short(config, steps, twice.output, config.training.workers + 2), resume=True, progress=False)
-        tensors = [load_file(run.output / "checkpoints" / f"step-{steps:09d}" / "state.safetensors") for run in (once, twice)]
+        tensors = [
+            load_file(run.output / "checkpoints" / f"step-{steps:09d}" / "state.safetensors") for run in (once, twice)
+        ]
         losses = [
-            {event["step"]: event["loss"] for event in read_journal(run.output / "journal.jsonl") if event["event"] == "step"}
+            {
+                event["step"]: event["loss"]
+                for event in read_journal(run.output / "journal.jsonl")
+                if event["event"] == "step"
+            }
             for run in (once, twice)
         ]
     names = sorted(tensors[0].keys() | tensors[1].keys())
-    differences = [n for n in names if not all(n in t for t in tensors) or not torch.equal(tensors[0][n], tensors[1][n])]
-    differences += [f"loss of step {s}" for s in sorted(losses[0].keys() | losses[1].keys()) if losses[0].get(s) != losses[1].get(s)]
+    differences = [
+        n for n in names if not all(n in t for t in tensors) or not torch.equal(tensors[0][n], tensors[1][n])
+    ]
+    differences += [
+        f"loss of step {s}" for s in sorted(losses[0].keys() | losses[1].keys()) if losses[0].get(s) != losses[1].get(s)
+    ]
     return Verdict(not differences, steps, stop_after, len(names), differences)
 
 

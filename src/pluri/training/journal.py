@@ -34,7 +34,9 @@ class Journal:
             self._file = self.path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise TrainingError(
-                f"cannot be written: {error}", where=str(self.path), do="choose a folder with space that you may write to"
+                f"cannot be written: {error}",
+                where=str(self.path),
+                do="choose a folder with space that you may write to",
             ) from None
         self.resumed = bool(kept)
         self._board = _board(Path(output) / "tensorboard", resume_step)

@@ -326,7 +326,12 @@ def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, f
 
 
 def _bar(visible: bool) -> Progress:
-    columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.fields[note]}")]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[note]}"),
+    ]
     return Progress(*columns, disable=not visible, transient=False)
 
 
