@@ -3,8 +3,8 @@
     python benchmarks/input_pipeline.py [--quick] [--json FILE] [--text FILE ...]
 
 peer: transformers' DataCollatorForLanguageModeling on the same sequences, already in memory, padded. Tokens are counted
-without padding. `full` is the share of positions that hold a token, `of_target` the rate over 3 million tokens a second. On a
-busy machine `per_cpu_second` says what the core would do alone.
+without padding. `full` is the share of positions that hold a token, `of_target` the rate over 3 million a second.
+`per_cpu_second` is the rate by CPU time: what counts where other programs run.
 """
 
 import itertools
@@ -39,7 +39,7 @@ CASES = [  # objective, length, tokens a batch
 
 
 def pluri(batches: Batches) -> tuple[Callable[[int], float], list[float], list[float]]:
-    """Tokens a second in a round of batches, never the same twice; the same by CPU time; and how full each batch was."""
+    """Tokens a second in a round of batches, never the same twice; the rate by CPU time; how full each was."""
     step = itertools.count()
     by_cpu: list[float] = []
     full: list[float] = []

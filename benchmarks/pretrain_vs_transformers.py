@@ -1,4 +1,4 @@
-"""Masked-LM pretraining beside transformers: tokens a second, share of the peak, memory; the same BERT, data and machine.
+"""Masked-LM pretraining beside transformers, same BERT, data and machine: tokens a second, share of the peak, memory.
 
     python benchmarks/pretrain_vs_transformers.py [--quick] [--json FILE] [--text FILE ...]
 

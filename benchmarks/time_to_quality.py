@@ -2,9 +2,9 @@
 
     python benchmarks/time_to_quality.py [--quick] [--json FILE] [--text FILE ...] [--minutes 10]
 
-transformers: BERT 4 layers, 256 wide, AdamW, warm-up and linear decay over its minutes, the best of three learning rates,
-padded batches of natural length, in whatever precision is faster here. Pluri: the defaults of `pluri pretrain`, once for
-each budget, the schedule over that budget. Same tokenizer, same training documents, same validation masks.
+transformers: BERT 4 layers, 256 wide, AdamW, warm-up and linear decay over its minutes, the best of three learning
+rates, padded batches of natural length, in whatever precision is faster here. Pluri: the defaults of `pluri pretrain`,
+once for each budget, the schedule over that budget. Same tokenizer, same training documents, same validation masks.
 """
 
 import tempfile

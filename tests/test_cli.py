@@ -193,7 +193,7 @@ def test_from_a_raw_file_to_a_report(
     guesses = result("fill", "the cat sat on the [MASK] .", "--model", "run/model", "--top-k", "2")
     assert [{"score", "sequence", "token_str"} <= guess.keys() for guess in guesses] == [True, True]
     labelled = ["--train", "labelled.csv", "--validation", "labelled.csv", "-o", "classifier"]
-    labelled += ["--set", "epochs=1", "--set", "seeds=1"]
+    labelled += ["--set", "epochs=1", "--set", "min_steps=4", "--set", "seeds=1"]
     rows = result("finetune", "--task", "classify", "--model", "run/model", *labelled)["rows"]
     assert {"pretrained", "random start"} <= {row["method"] for row in rows}
     assert result("evaluate", "--model", "classifier", "--data", "labelled.csv")

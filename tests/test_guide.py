@@ -21,8 +21,8 @@ LESS = {  # what the guide says: what the test does
     "--steps 8": "--steps 2",
     "steps=8": "steps=2",
     "minutes = 5": "steps = 4\nbatch_tokens = 512",
-    "-o reviews\n": "-o reviews --set epochs=1 --set seeds=1\n",
-    '"labelled": 50, "seeds": [0, 1]': '"labelled": 20, "seeds": 1, "epochs": 1',
+    "-o reviews\n": "-o reviews --set epochs=1 --set min_steps=4 --set seeds=1\n",
+    '"labelled": 50, "seeds": [0, 1]': '"labelled": 20, "seeds": 1, "epochs": 1, "min_steps": 4',
 }
 
 

@@ -7,6 +7,8 @@ OOPSLA 2014, figure 16), applied to counters as in Salmon et al., "Parallel rand
 SC 2011.
 """
 
+import contextlib
+import ctypes
 import functools
 import math
 import statistics
@@ -27,11 +29,14 @@ _TO_UNIT = np.float64(2.0**-53)
 
 def mix(keys: ArrayLike, counter: ArrayLike) -> Keys:
     """A new 64-bit key for each (key, counter): shapes broadcast; counters are integers >= 0."""
-    with np.errstate(over="ignore"):
-        z = np.asarray(keys, np.uint64) + (np.asarray(counter, np.uint64) + np.uint64(1)) * _GOLDEN
-        z = (z ^ (z >> np.uint64(30))) * _MIX_1
-        z = (z ^ (z >> np.uint64(27))) * _MIX_2
-        return z ^ (z >> np.uint64(31))
+    counters = np.array(counter, np.uint64, ndmin=1, copy=None)  # numpy warns of overflow in scalars, not in arrays
+    z = np.asarray(keys, np.uint64) + (counters + np.uint64(1)) * _GOLDEN
+    z ^= z >> np.uint64(30)
+    z *= _MIX_1
+    z ^= z >> np.uint64(27)
+    z *= _MIX_2
+    z ^= z >> np.uint64(31)
+    return z if np.ndim(keys) or np.ndim(counter) else z[0]
 
 
 def sequence_keys(seed: int, epoch: ArrayLike, index: ArrayLike) -> Keys:
@@ -66,6 +71,8 @@ def permuted(index: ArrayLike, n: int, key: ArrayLike) -> NDArray[np.int64]:
     return x.astype(np.int64).reshape(np.shape(index))
 
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -94,6 +101,18 @@ def fast_bf16(device: str = "cpu") -> bool:
         return torch.cuda.is_bf16_supported()
     size = 256  # a machine without bf16 units needs 0.1 s for this product, not minutes
     return product_rate(torch.bfloat16, size) > 1.5 * product_rate(torch.float32, size)
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed blocks of up to 32 MiB for the next step, instead of unmapping and faulting them in again.
+
+    Elementwise passes over fresh memory took 10 to 20% longer without. Nothing happens where there is no glibc.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library has its own ways
+        libc = ctypes.CDLL("libc.so.6")
+        for parameter, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 64 << 20)):
+            libc.mallopt(parameter, value)
 
 
 def pick_device() -> str:

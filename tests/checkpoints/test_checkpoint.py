@@ -54,11 +54,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with atomic_folder(target) as folder:
         (folder / "a").write_text("first")
-    with pytest.raises(CheckpointError, match="No space left"), atomic_folder(target) as folder:
-        (folder / "a").write_text("second")
-        raise OSError(28, "No space left on device")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as folder:
-        (folder / "a").write_text("third")
-        raise KeyboardInterrupt
+
+    def fail(error: BaseException) -> None:
+        with atomic_folder(target) as folder:
+            (folder / "a").write_text("second")
+            raise error
+
+    with pytest.raises(CheckpointError, match="No space left"):
+        fail(OSError(28, "No space left on device"))
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt())
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
     assert (target / "a").read_text() == "first"

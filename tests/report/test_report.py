@@ -147,6 +147,20 @@ def test_two_runs_are_told_apart_and_what_they_share_is_shown_once(make_run, tmp
     assert "first/pretrain" in page.text
 
 
+def test_a_gain_within_chance_is_never_called_gained(make_run, tmp_path):
+    page, _ = report(
+        [make_run(means={"pretrained": (0.452, 0.54, 0.67), "random start": (0.45, 0.54, 0.67)})], tmp_path
+    )
+    assert "no clear difference, at 50 labels" in page.text
+    assert "gained by pretraining" not in page.text
+
+
+def test_notes_limit_what_is_claimed(make_run, tmp_path):
+    page, _ = report([make_run(notes=["12 test sequences also stand in the training data"])], tmp_path)
+    assert "12 test sequences also stand" in page.text
+    assert "that none had seen" not in page.text
+
+
 def test_intervals_reach_the_plot(make_run, tmp_path):
     _, source = report([make_run()], tmp_path)
     (line,) = [trace for trace in figures(source)["efficiency-0"]["data"] if trace["name"] == "pretrained"]

@@ -308,6 +308,12 @@ def test_findings_are_shown_and_are_json(tmp_path):
     assert json.loads(json.dumps([f.as_dict() for f in findings]))[0]["severity"] == "problem"
 
 
+def test_leaks_that_a_fine_tuning_counted_are_told(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({"rows": [], "leaks": {"validation": 0, "test": 3}}))
+    finding = found(diagnose(tmp_path), "leak between files")
+    assert (finding.severity, finding.evidence) == ("problem", 3)
+
+
 def test_what_is_unreadable_is_told(tmp_path):
     (tmp_path / "results.json").write_text("{")
     assert read_run(tmp_path).unreadable

@@ -139,7 +139,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(store: Path, tmp_path: Path) 
         "from pluri.run.pretrain import PretrainConfig, pretrain\nfrom pluri.errors import PluriError\n"
         "config = PretrainConfig.model_validate_json(sys.argv[1])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "try:\n    pretrain(config, resume=True, progress=False)\nexcept PluriError as error:\n    print(error); sys.exit(7)\n"
+        "try:\n    pretrain(config, resume=True, progress=False)\n"
+        "except PluriError as error:\n    print(error); sys.exit(7)\n"
     )
     longer = config(store, tmp_path / "run", steps=6)
     result = subprocess.run([sys.executable, "-c", code, longer.model_dump_json()], capture_output=True, text=True)

@@ -50,7 +50,7 @@ def test_unknown_suffix(folder):
 
 def test_urls_are_listed_and_read():
     fs = fsspec.filesystem("memory")
-    fs.pipe("/corpus/one.txt.gz", gzip.compress("eins\nzwei\n".encode()))
+    fs.pipe("/corpus/one.txt.gz", gzip.compress(b"eins\nzwei\n"))
     try:
         files = expand("memory://corpus")
         assert files == ["memory:///corpus/one.txt.gz"]

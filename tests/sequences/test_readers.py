@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pluri.errors import DataError, UsageError
-from pluri.sequences import read_records, read_rows
 from pluri.sequences import lines as lines_module
+from pluri.sequences import read_records, read_rows
 
-ROWS = [{"text": 'He said "ja", twice', "label": "a"}, {"text": "zwei\nZeilen", "label": "b"}, {"text": "三", "label": ""}]
+ROWS = [
+    {"text": 'He said "ja", twice', "label": "a"},
+    {"text": "zwei\nZeilen", "label": "b"},
+    {"text": "三", "label": ""},
+]
 
 
 def packed(data: bytes, suffix: str) -> bytes:
@@ -194,7 +198,7 @@ def test_an_error_in_the_consumer_is_not_taken_for_one_of_the_file(tmp_path):
     records = read_records(write(tmp_path, "t.txt", b"a\nb\n"))
     next(records)
     with pytest.raises(OSError, match="mine"):
-        records.throw(OSError("mine"))
+        records.throw(OSError("mine"))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_rows_of_a_text_file(tmp_path):

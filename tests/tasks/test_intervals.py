@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Outcome
 

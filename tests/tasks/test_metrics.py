@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pluri.tasks.metrics import Outcome
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")
@@ -21,6 +22,8 @@ def outcome_of(pairs, num_classes, sequence=None):
     return Outcome(gold, predicted, sequence, int(sequence.max()) + 1, num_classes)
 
 
+@settings(max_examples=40, deadline=None)
+@pytest.mark.filterwarnings("ignore:A single label")
 @given(labels)
 def test_class_metrics_equal_scikit_learn(drawn):
     num_classes, pairs = drawn
@@ -35,6 +38,7 @@ def test_class_metrics_equal_scikit_learn(drawn):
     assert (outcome.confusion() == confusion).all()
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=3, max_size=40))
 def test_correlations_equal_scipy(pairs):
     x, y = np.array(pairs, float).T
@@ -46,6 +50,7 @@ def test_correlations_equal_scipy(pairs):
         assert outcome.value("spearman") == pytest.approx(scipy_stats.spearmanr(x, y)[0], abs=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=4, max_size=30))
 def test_a_weight_counts_as_copies(rows):
     """Weights are bootstrap counts: the metric under them is the metric of the data set with its rows repeated."""

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash: written aside, synced, renamed; checked by hash when read; the newest whole one wins."""
+"""Checkpoints that survive a crash: written aside, synced, renamed, and checked by hash when read."""
 
 import contextlib
 import hashlib

@@ -72,7 +72,7 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
         "headline": _headline(compared, drawn, unit),
         "tiles": tiles(results, drawn, compared, unit),
         "about": about,
-        "steps": steps(stores.values(), drawn, compared, unit),
+        "steps": steps(stores.values(), drawn, compared, unit, noted=any(found.notes for found in results)),
         "methods": [{"name": m, "slot": slot, "about": METHODS[m]} for m, slot in slots.items() if m in METHODS],
         "comparisons": comparison_sections(compared, slots, unit),
         "notes": [note for found in results for note in found.notes],
@@ -128,8 +128,8 @@ def _headline(compared: Sequence[Comparison], journals: Sequence[tuple[str, Jour
 
 
 def _findings(folders: Sequence[RunFolder]) -> list[Finding]:
-    ill_or_well = [folder for folder in folders if folder.journals or folder.stores]
-    return sort_findings(list(dict.fromkeys(f for folder in ill_or_well for f in diagnose(folder.path))))
+    known = [folder for folder in folders if folder.journals or folder.stores or folder.results]
+    return sort_findings(list(dict.fromkeys(f for folder in known for f in diagnose(folder.path))))
 
 
 def _first(values: Any) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pluri.report.comparison import Comparison
+from pluri.report.comparison import Comparison, Estimate
 from pluri.report.loss import count_of, held_out, loss_key, settled
 from pluri.report.words import (
     TASKS,
@@ -59,10 +59,9 @@ def tiles(
         size = next((s for s in comparison.sizes if comparison.difference(method, other, s)), None)
         gain = comparison.difference(method, other, size)
         if gain is not None:
-            label = f"gained by pretraining at {size:,} labels" if size is not None else "gained by pretraining"
-            found.append(
-                {"value": signed(comparison, gain.mean), "unit": "points" if comparison.percent else "", "label": label}
-            )
+            points = "points" if comparison.percent else ""
+            label = _gained(gain, comparison) + ("" if size is None else f" at {size:,} labels")
+            found.append({"value": signed(comparison, gain.mean), "unit": points, "label": label})
         ours, curve = comparison.estimate(method, size), comparison.curve(other)
         needed = size_to_reach(curve, ours.mean, comparison.better) if ours is not None else None
         if needed and size and needed >= 1.15 * size:
@@ -77,12 +76,23 @@ def tiles(
     return found
 
 
+def _gained(gain: Estimate, comparison: Comparison) -> str:
+    if gain.low is not None and gain.sign == 0:
+        return "by pretraining, no clear difference,"
+    return "gained by pretraining" if gain.mean * comparison.better > 0 else "lost by pretraining"
+
+
 def steps(
-    manifests: Iterable[Mapping[str, Any]], journals: Journals, compared: Sequence[Comparison], unit: str
+    manifests: Iterable[Mapping[str, Any]],
+    journals: Journals,
+    compared: Sequence[Comparison],
+    unit: str,
+    *,
+    noted: bool = False,
 ) -> list[dict[str, str]]:
-    """The numbered steps of the work; only those that were done."""
+    """The numbered steps of the work; only those that were done. noted: the results carry notes that limit them."""
     pretraining = [journal for _, journal in journals if journal.pretraining]
-    found = [_raw(manifests), _blanks(pretraining), _labels(compared, unit), _judged(compared)]
+    found = [_raw(manifests), _blanks(pretraining), _labels(compared, unit), _judged(compared, noted)]
     return [step for step in found if step is not None]
 
 
@@ -125,12 +135,13 @@ def _labels(compared: Sequence[Comparison], unit: str) -> dict[str, str] | None:
     }
 
 
-def _judged(compared: Sequence[Comparison]) -> dict[str, str] | None:
+def _judged(compared: Sequence[Comparison], noted: bool) -> dict[str, str] | None:
     if not compared:
         return None
     seeds = max(len({row.seed for row in comparison.rows}) for comparison in compared)
     repeated = (
         f" All of it was repeated {seeds} times with other draws of labels." if seeds > 1 else " It was done once."
     )
-    text = "Every method learned from the same labels and was judged on examples that none had seen."
+    judged = "on the same examples (see the notes below the results)" if noted else "on examples that none had seen"
+    text = f"Every method learned from the same labels and was judged {judged}."
     return {"name": "Judge fairly", "text": text + repeated}

@@ -11,7 +11,7 @@ from pluri.errors import DataError, PluriError, UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.findings import Finding, show_findings, sort_findings
-from pluri.run.folder import Journal, RunFolder, read_run
+from pluri.run.folder import Journal, Results, RunFolder, read_run
 from pluri.run.symptoms_data import (
     DataFile,
     Fit,
@@ -84,6 +84,7 @@ def _run(run: RunFolder) -> list[Finding]:
     findings = [
         Finding("unreadable file", "problem", line, do="restore it, or run that part again") for line in run.unreadable
     ]
+    findings += [_leak(name, times, results) for results in run.results for name, times in results.leaks.items()]
     for journal in run.journals:
         found = [*diagnose_journal(journal), *_packing(journal)]
         if len(run.journals) > 1:
@@ -92,6 +93,12 @@ def _run(run: RunFolder) -> list[Finding]:
     for place in run.stores:
         findings += _store(place, verify=False)[0]
     return findings
+
+
+def _leak(name: str, times: int, results: Results) -> Finding:
+    what = f"{times} sequences of the {name} data stand in other data of the run too ({results.path})"
+    do = "remove them and fine-tune again: a score on them counts what was learned by heart"
+    return Finding("leak between files", "problem", what, float(times), do)
 
 
 def _named(finding: Finding, journal: Journal) -> Finding:

@@ -55,7 +55,10 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One results.json: rows of task, method, labelled, seed, metric, value, and what explains them."""
+    """One results.json: rows of task, method, labelled, seed, metric, value, and what explains them.
+
+    notes: what a reader must know to believe the rows. leaks: sequences of the named data that were also trained on.
+    """
 
     path: Path
     rows: list[dict[str, Any]]
@@ -65,6 +68,7 @@ class Results:
     about: dict[str, str] = field(default_factory=dict)
     glossary: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    leaks: dict[str, int] = field(default_factory=dict)
     command: str | None = None
 
 
@@ -157,6 +161,7 @@ def _results(file: Path, value: dict[str, Any]) -> Results:
         {str(key): str(text) for key, text in _of(value, "about", dict).items()},
         {str(key): str(text) for key, text in _of(value, "glossary", dict).items()},
         [str(note) for note in _of(value, "notes", list)],
+        {str(name): int(times) for name, v in _of(value, "leaks", dict).items() if (times := number(v))},
         command if isinstance(command, str) else None,
     )
 

@@ -33,16 +33,16 @@ class PretrainConfig(Config):
     """A pretraining run.
 
     store: the folder that `prepare` made. output: gets journal.jsonl, checkpoints/ and model/.
-    model: `preset` (bert, roberta, albert, modern), `size` (tiny ... base), and any field of ModelConfig; or `init`, the
-        folder of a model to go on from.
+    model: `preset` (bert, roberta, albert, modern), `size` (tiny ... base), and any field of ModelConfig; or `init`,
+        the folder of a model to go on from.
     validation: the share of documents held out to measure the loss on, at most 2,000 of them.
     spectral_start: begin from counted neighbours instead of chance, where the model has a context embedding.
     """
 
     store: Path
     output: Path
-    model: dict[str, Any] = {}
-    objective: ObjectiveConfig = ObjectiveConfig()
+    model: dict[str, Any] = Field(default_factory=dict)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     training: TrainingConfig
     validation: float = Field(0.01, ge=0, lt=1)
     spectral_start: bool = True

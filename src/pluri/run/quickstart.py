@@ -13,19 +13,23 @@ from rich.console import Console
 
 from pluri.checkpoints.huggingface import load_model
 from pluri.inference.fill import fill_blanks
+from pluri.models.heads import Model
 from pluri.report.report import write_report
 from pluri.run.builtin import tagged_paragraphs
-from pluri.run.pretrain import PretrainConfig, pretrain
+from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.tasks.baselines import windows
 from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run
 from pluri.tasks.fit import Split, Tuning, fit, predict, with_new_head
 from pluri.tasks.task import Labelled, define_task, draw
 from pluri.tokens.prepare import prepare
+from pluri.tokens.store import TokenStore
 from pluri.tokens.training import train_tokenizer
+from pluri.training.spectral import spectral_start
 
 SIZES = (50, 200, 1000)
 MAX_SEEDS = 5
 LENGTH = 128
+COUNTS = "counted neighbours, no training"
 _TASK = "word boundaries and parts of speech"
 _PRETRAINING = 0.58  # share of the time
 _HELD_OUT = 0.1  # share of the paragraphs, the last of the month: never seen in pretraining
@@ -46,12 +50,12 @@ _PARTS = {
 
 # Blanks a reader can judge without the language: (sentence, the character covered, what it says).
 _BLANKS = [
-    ("中国共产党中央委员会总书[MASK]、国家主席江泽民", "记", "General Secre[tary] of the Central Committee, President Jiang Zemin"),
+    ("中国共产党中央委员会总书[MASK]、国家主席江泽民", "记", "General Secre[tary] of the Committee, Jiang Zemin"),
     ("新华社北[MASK]１月１日电", "京", "Xinhua News Agency, Bei[jing], January 1"),
     ("改革开[MASK]以来，我国经济发展很快。", "放", "Since reform and ope[ning], our economy has grown fast."),
     ("全国人民代表大[MASK]常务委员会", "会", "Standing Committee of the National People's Con[gress]"),
     ("他[MASK]：“这是一件好事。”", "说", "He [said]: 'This is a good thing.'"),
-    ("去年，这个公司的产品出口到美[MASK]、日本和德国。", "国", "Last year the company's products were exported to Ame[rica], Japan and Germany."),
+    ("这个公司的产品出口到美[MASK]、日本和德国。", "国", "The company exports to Ame[rica], Japan and Germany."),
 ]  # fmt: skip
 
 _ABOUT = {
@@ -87,20 +91,21 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
     values = {
         "store": store.path,
         "output": run,
-        "model": {"preset": "modern", "size": "mini", "max_length": LENGTH},
+        "model": {"preset": "modern", "num_layers": 2, "hidden_size": 384, "max_length": LENGTH},
         "training": {"minutes": max(left - (1 - _PRETRAINING) * minutes, 0.05)},
     }
     pretrain(PretrainConfig.parse(values), progress=progress)
     _write_fills(run)
 
     say("[bold]3/4[/] fine-tuning on few labels, beside a random start and a linear model")
-    comparisons = _few_labels(run / "model", _sentences(pool), _sentences(held_out), deadline, minutes, say)
+    comparisons = _few_labels(run / "model", store, _sentences(pool), _sentences(held_out), deadline, say)
 
     say("[bold]4/4[/] writing the report")
     rows = [row for comparison in comparisons.values() for row in comparison.rows()]
     parts = {part for label in comparisons[SIZES[0]].task.labels for part in (label[2:],)}
     content = {
         "minutes": round((time.monotonic() - began) / 60, 2),
+        "command": f"pluri quickstart --output {output} --minutes {minutes:g}",
         "rows": rows,
         "confusion": comparisons[max(comparisons)].confusion(),
         "about": _ABOUT,
@@ -115,7 +120,7 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
 
 
 def _few_labels(
-    folder: Path, pool: list[Labelled], held_out: list[Labelled], deadline: float, minutes: float, say
+    folder: Path, store: TokenStore, pool: list[Labelled], held_out: list[Labelled], deadline: float, say
 ) -> dict[int, Comparison]:
     """As many rounds of all sizes and methods as the time allows, one seed each; at least one."""
     model, tokenizer = load_model(folder)
@@ -126,7 +131,8 @@ def _few_labels(
     test = draw([record for record in held_out if record.units not in texts], _TEST, 0)
     task = define_task("tag", [*train, *validation, *test])
     comparisons: dict[int, Comparison] = {}
-    tuning = Tuning()
+    tuning = Tuning(dropout=0.1)
+    starts = {PRETRAINED: model, COUNTS: _counted(model, store), RANDOM_START: None}
     make = {"task": task, "tokenizer": tokenizer, "length": LENGTH, "truncate": False}
     checked, asked = Split.of(validation, **make), Split.of(test, **make)
     for seed in range(MAX_SEEDS):
@@ -134,8 +140,8 @@ def _few_labels(
         for size in SIZES:
             drawn = Split.of(draw(train, size, seed), **make)
             comparison = comparisons.setdefault(size, Comparison(task, _TASK, size))
-            for method in (PRETRAINED, RANDOM_START):
-                tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START)
+            for method, start in starts.items():
+                tuned = with_new_head(start or model, task, seed, fresh=start is None, dropout=tuning.dropout)
                 trained = fit(tuned, task, drawn, checked, tuning, seed=seed)
                 said = predict(tuned, task, asked.encoded)
                 kept = tuned if method == PRETRAINED else None
@@ -143,11 +149,20 @@ def _few_labels(
                 comparison.add(Run(method, seed, outcome, trained.best[task.metric], kept, said))
             outcome = task.outcome(test, windows(task, drawn.records, validation, test))
             comparison.add(Run(WINDOWS, seed, outcome))
-            figures = ", ".join(f"{r.method} {r.outcome.value(task.metric):.1%}" for r in comparison.runs[-3:])
+            figures = ", ".join(f"{r.method} {r.outcome.value(task.metric):.1%}" for r in comparison.runs[-4:])
             say(f"    {size:>4} sentences, seed {seed}: {figures}")
         if time.monotonic() + 1.1 * (time.monotonic() - began) > deadline:
             break
     return comparisons
+
+
+def _counted(model: Model, store: TokenStore) -> Model:
+    """What pretraining began from: counted neighbours in the embeddings, and no training step."""
+    start = Model(model.config, {"masked": model.config.vocab_size})
+    spectral_start(
+        start, store, split_documents(store.num_documents, PretrainConfig.model_fields["validation"].default, 0)[0]
+    )
+    return start
 
 
 def _split(

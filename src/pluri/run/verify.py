@@ -13,7 +13,7 @@ from pluri.training.journal import read_journal
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """equal: whether every weight, optimizer state and loss is the same to the bit. differences: the names that are not."""
+    """equal: every weight, optimizer state and loss is the same to the bit. differences: the names of what is not."""
 
     equal: bool
     steps: int

@@ -1,9 +1,10 @@
 """One table: the fine-tuned model beside the same model from a random start and simple baselines, over seeds."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 from pluri.errors import UsageError
@@ -105,6 +106,9 @@ def compare(
     name: of the task, in the rows. say: is told of each run when it is done.
     """
     tuning = tuning or Tuning()
+    task.targets(train)  # an unusable label or a missing package stops the work before it begins
+    if baselines:
+        _scikit_learn()
     length = model.config.max_length
     make = {"task": task, "tokenizer": tokenizer, "length": length, "truncate": tuning.truncate}
     held_out, asked = Split.of(validation, **make), Split.of(test, **make)
@@ -125,7 +129,7 @@ def _runs(
 ) -> Iterator[Run]:
     """Every method on one draw of the training data."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
-        tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START)
+        tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START, dropout=tuning.dropout)
         trained = fit(tuned, task, train, validation, tuning, seed=seed)
         said = predict(tuned, task, test.encoded)
         outcome = task.outcome(test.records, said.values)
@@ -136,8 +140,7 @@ def _runs(
 
 
 def _baselines(model: Model, task: Task, train: Split, validation: Split, test: Split) -> Iterator[tuple[str, Targets]]:
-    with _scikit_learn():
-        from pluri.tasks import baselines as simple
+    simple = _scikit_learn()
     yield FROZEN, simple.frozen(task, model, train, validation, test)
     records = (train.records, validation.records, test.records)
     if task.kind == "tag":
@@ -147,10 +150,10 @@ def _baselines(model: Model, task: Task, train: Split, validation: Split, test: 
     yield MAJORITY, simple.majority(task, train.records, test.records)
 
 
-@contextmanager
-def _scikit_learn() -> Iterator[None]:
+def _scikit_learn() -> ModuleType:
+    """The module of the baselines, which alone needs scikit-learn. UsageError if that is not installed."""
     try:
-        yield
+        return importlib.import_module("pluri.tasks.baselines")
     except ImportError:
         raise UsageError(
             "the baselines need scikit-learn", do="pip install 'pluri[baselines]', or set baselines = false"

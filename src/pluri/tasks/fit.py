@@ -39,6 +39,7 @@ class Tuning(Config):
     epochs: passes over the training data, but at least `min_steps` steps.
     learning_rate: by default 5e-5 at width 768, rising with 1 / width ** 1.6 for smaller models.
     class_weights: "balanced" counts every class alike; or a number for each label.
+    dropout: of the body and the head; by default as the model was made.
     validations: how often the model is validated on the way; the best of them is kept.
     """
 
@@ -49,6 +50,7 @@ class Tuning(Config):
     optimizer: Literal["muon", "adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float | None = Field(None, ge=0, lt=1)
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     validations: int = Field(default=6, ge=1)
     precision: Precision = "auto"
@@ -97,13 +99,16 @@ class Predictions:
     scores: NDArray[np.float32] | None
 
 
-def with_new_head(model: Model, task: Task, seed: int, *, fresh: bool = False) -> Model:
+def with_new_head(
+    model: Model, task: Task, seed: int, *, fresh: bool = False, dropout: float | None = None
+) -> Model:
     """A copy of a model that ends in a new output layer for `task`; nothing of it is shared.
 
     model: any Model; what else it knows (a pooling layer under the same head) is kept, other heads are left out.
-    fresh: initial values throughout, the model from a random start.
+    fresh: initial values throughout, the model from a random start. dropout: None leaves it as it is.
     """
-    copy = Model(model.config, {task.kind: task.num_outputs}, seed=seed)
+    changed = {} if dropout is None else {"dropout": dropout, "classifier_dropout": dropout}
+    copy = Model(model.config.model_copy(update=changed), {task.kind: task.num_outputs}, seed=seed)
     if not fresh:
         output = f"heads.{task.kind}.out."
         ours = copy.state_dict().keys()

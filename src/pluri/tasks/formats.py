@@ -3,8 +3,7 @@
 Every complaint is one line that names file:line.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from pluri.errors import DataError
@@ -93,9 +92,7 @@ def _strings(row: dict[str, Any], column: str, where: str) -> tuple[str, ...]:
         found = ", ".join(row)
         raise DataError(f"no column {column!r} among {found}", where=where, do="each line needs tokens and tags")
     values = row[column]
-    if isinstance(values, str):
-        values = json.loads(values) if values.startswith("[") else None
-    if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise DataError(f"{column!r} is not a list of strings", where=where)
     return tuple(values)
 

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from pluri.errors import DataError, PluriError, StoreError, UsageError
 from pluri.sequences import expand, read_records
 from pluri.tokens.ragged import offsets_of
-from pluri.tokens.shard import Shard, ShardEntry, file_sha256
+from pluri.tokens.shard import Shard, ShardEntry, file_sha256, ids_dtype
 from pluri.tokens.store import FORMAT_VERSION, Input, Ledger, Manifest, Plan, TokenStore
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.workers import Part, run_parts, write_error, write_shard, write_text
@@ -139,30 +138,26 @@ def _write_shards(
     progress: Callable[[int, int], None] | None,
 ) -> list[ShardEntry]:
     """Every shard that is not there yet; the entries of all, in order."""
-    done: dict[str, ShardEntry] = {}
+    entries: list[ShardEntry] = []
+    documents = tokens = 0
 
     def finished(entry: ShardEntry) -> None:
-        done[entry.name] = entry
+        nonlocal documents, tokens
+        entries.append(entry)
+        documents, tokens = documents + entry.documents, tokens + entry.tokens
         if progress:
-            progress(sum(e.documents for e in done.values()), sum(e.tokens for e in done.values()))
+            progress(documents, tokens)
 
-    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    settings: dict[str, Any] = {
-        "tokenizer": output / "tokenizer",
-        "output": output,
-        "language": plan.language,
-        "dtype": dtype,
-    }
     todo = _todo(_parts(files, plan), output, finished)
     first = list(itertools.islice(todo, 2))
     if workers == 1 or len(first) < 2:  # one shard is not worth a process
         for part in itertools.chain(first, todo):
-            finished(write_shard(part, **(settings | {"tokenizer": tokenizer})))
+            finished(write_shard(part, tokenizer, output, plan.language))
     else:
-        run_parts(itertools.chain(first, todo), settings, workers, finished)
-    if not sum(entry.tokens for entry in done.values()):
+        run_parts(itertools.chain(first, todo), workers, output, plan.language, finished)
+    if not tokens:
         raise DataError("there is no text in the input", where=files[0], do="check the files and the text column")
-    return [done[name] for name in sorted(done)]
+    return sorted(entries, key=lambda entry: entry.name)
 
 
 def _parts(files: list[str], plan: Plan) -> Iterator[Part]:
@@ -193,8 +188,8 @@ def _todo(parts: Iterator[Part], output: Path, finished: Callable[[ShardEntry], 
 
 def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardEntry]) -> None:
     """Finds duplicates, writes the document index, the counts and, last, the manifest."""
-    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    shards = [Shard(output / entry.name, entry, np.dtype(dtype)) for entry in entries]
+    dtype = ids_dtype(tokenizer.vocab_size)
+    shards = [Shard(output / entry.name, entry, dtype) for entry in entries]
     lengths = np.concatenate([shard.lengths for shard in shards])
     first = _first_of_their_text(np.concatenate([shard.hashes for shard in shards]))
     keep = first if plan.drop_duplicates else np.ones(len(lengths), bool)
@@ -218,7 +213,7 @@ def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardE
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         tokenizer_hash=tokenizer.hash,
-        dtype=dtype,
+        dtype=dtype.str,
         vocab_size=tokenizer.vocab_size,
         documents=len(documents),
         tokens=kept,

@@ -33,6 +33,11 @@ class ShardEntry(Config):
     sha256: str
 
 
+def ids_dtype(vocab_size: int) -> np.dtype:
+    """The smallest dtype that holds every id."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
 class ShardWriter:
     """Writes a shard under a temporary name; `finish` moves it into place. Left without, it leaves nothing behind.
 

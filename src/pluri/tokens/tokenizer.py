@@ -16,10 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pluri.errors import DataError
 from pluri.tokens.words import continuing
 
-SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-"""The special tokens of every tokenizer that Pluri trains, at ids 0 to 4."""
-
-_KNOWN_NAMES = {
+_USUAL_NAMES = {
     "pad": ("[PAD]", "<pad>"),
     "unk": ("[UNK]", "<unk>"),
     "cls": ("[CLS]", "<s>"),
@@ -43,18 +40,19 @@ class Tokenizer:
     hash: sha256 of what it does: the canonical tokenizer.json and k.
     """
 
-    def __init__(self, definition: dict[str, Any], names: dict[str, str | None], *, kmer: int | None = None) -> None:
-        """definition: a tokenizer.json. names: "pad", "unk", "cls", "sep", "mask" to the token, or None."""
+    def __init__(self, definition: dict[str, Any], config: dict[str, Any]) -> None:
+        """definition, config: the contents of tokenizer.json and tokenizer_config.json."""
         self._definition = definition | {"truncation": None, "padding": None}
-        self._names = names
-        self.kmer = kmer
+        self._config = config
+        self.kmer: int | None = config.get("kmer")
         canonical = json.dumps(self._definition, ensure_ascii=False, sort_keys=True)
         self.raw = tokenizers.Tokenizer.from_str(canonical)
-        self.hash = hashlib.sha256(f"{canonical}\n{kmer}".encode()).hexdigest()
+        self.hash = hashlib.sha256(f"{canonical}\n{self.kmer}".encode()).hexdigest()
         vocabulary = self.raw.get_vocab()
+        names = _names(config, vocabulary)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            vocabulary.get(names.get(role) or "") for role in SPECIAL_TOKENS
+            vocabulary.get(names.get(role) or "") for role in _USUAL_NAMES
         )
         added = {token: index for index, token in self.raw.get_added_tokens_decoder().items()}
         special = {index for token, index in added.items() if token.special}
@@ -72,7 +70,7 @@ class Tokenizer:
         return self.raw.encode_batch(list(spelled), add_special_tokens=False)
 
     def encode_kmers(self, text: str) -> NDArray[np.int64]:
-        """The ids of a k-mer tokenizer for one sequence of any length: those of encode_batch, a hundred times faster."""
+        """The ids of a k-mer tokenizer for one sequence of any length: those of encode_batch, but much faster."""
         assert self.kmer is not None
         codes, ids, letters = self._kmer_table
         symbols = np.frombuffer("".join(text.split()).upper().encode("utf-32-le"), "<u4")
@@ -111,16 +109,16 @@ class Tokenizer:
             return "".join(pieces[:1] + [piece[-1:] for piece in pieces[1:]])
         return self.raw.decode(kept)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json; transformers.AutoTokenizer opens the folder as it is."""
+    def save(self, folder: str | Path, **config: Any) -> None:
+        """Writes tokenizer.json and tokenizer_config.json; transformers.AutoTokenizer opens the folder as it is.
+
+        config: more keys for tokenizer_config.json, such as model_max_length or model_input_names.
+        """
         folder = Path(folder)
-        roles = {f"{role}_token": name for role, name in self._names.items() if name is not None}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config |= {"model_max_length": int(1e30), "kmer": self.kmer} | roles
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder / "tokenizer.json", self._definition)
-            _write(folder / "tokenizer_config.json", config)
+            _write(folder / "tokenizer_config.json", self._config | config)
         except OSError as error:
             raise DataError(f"cannot write the tokenizer: {error.strerror}", where=str(folder)) from None
 
@@ -132,8 +130,7 @@ class Tokenizer:
         config = _read(folder / "tokenizer_config.json")
         config = _read(folder / "special_tokens_map.json") | config
         try:
-            vocabulary = set(tokenizers.Tokenizer.from_str(json.dumps(definition)).get_vocab())
-            return cls(definition, _names(config, vocabulary), kmer=config.get("kmer"))
+            return cls(definition, config)
         except Exception as error:  # the library raises bare Exception for a definition that it cannot use
             raise DataError(f"not a tokenizer: {error}", where=str(folder / "tokenizer.json")) from None
 
@@ -147,10 +144,10 @@ def kmers(text: str, k: int) -> str:
     return " ".join(letters[i : i + k] for i in range(max(1, len(letters) - k + 1)))
 
 
-def _names(config: dict[str, Any], vocabulary: set[str]) -> dict[str, str | None]:
+def _names(config: dict[str, Any], vocabulary: dict[str, int]) -> dict[str, str | None]:
     """Which token plays each role: what the configuration says, else the usual name, if the vocabulary has it."""
     names: dict[str, str | None] = {}
-    for role, usual in _KNOWN_NAMES.items():
+    for role, usual in _USUAL_NAMES.items():
         said = [config.get(f"{key}_token") for key in (role, _STAND_INS.get(role))]
         spelled = [token.get("content") if isinstance(token, dict) else token for token in said]
         names[role] = next((name for name in [*spelled, *usual] if name in vocabulary), None)

@@ -5,14 +5,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Raw
 
 from pluri.errors import DataError, UsageError
 from pluri.sequences import expand, read_records
-from pluri.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, kmers
+from pluri.tokens.tokenizer import Tokenizer, kmers
 
 Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "kmer"]
 
@@ -31,6 +31,9 @@ _MOST_LETTERS = 38
 _MARK = "\ue000"
 _PRIVATE = 0xF0000
 """Private-use characters, which no text should have."""
+
+SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+"""The special tokens of every trained tokenizer, at ids 0 to 4."""
 
 _SPECIALS = list(SPECIAL_TOKENS.values())
 
@@ -51,6 +54,7 @@ def train_tokenizer(
     vocab_size: the most tokens, special ones included. The vocabulary may be smaller if the text has no more to give.
     lowercase: fold case (k-mers are always upper case). Accents are kept.
     k: letters of a k-mer, 1 to 12.
+    The same text gives the same tokenizer; only unigram's scores depend on the order in which its threads add up.
     Text is composed to Unicode NFC. bpe, unigram and wordpiece read any run of blanks as one space.
     UsageError: a vocabulary too small for the kind. DataError: a file cannot be read, or there is no text.
     """
@@ -71,7 +75,16 @@ def train_tokenizer(
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, raw.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
-    return Tokenizer(json.loads(raw.to_str()), dict(SPECIAL_TOKENS), kmer=k if kind == "kmer" else None)
+    return Tokenizer(json.loads(raw.to_str()), _config(k if kind == "kmer" else None))
+
+
+def _config(kmer: int | None) -> dict[str, Any]:
+    """The tokenizer_config.json of every trained tokenizer."""
+    config: dict[str, Any] = {f"{role}_token": name for role, name in SPECIAL_TOKENS.items()}
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config["clean_up_tokenization_spaces"] = False
+    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    return config if kmer is None else config | {"kmer": kmer}
 
 
 def _sample(files: list[str], text_column: str, limit: int) -> list[str]:
@@ -102,7 +115,7 @@ def _normalizer(lowercase: bool, *extra: normalizers.Normalizer) -> normalizers.
 
 
 def _words(raw: Raw, texts: list[str]) -> Counter[str]:
-    """The words that the normalizer and pre-tokenizer make of the texts, with their counts, in the order of the text."""
+    """The words that the normalizer and pre-tokenizer make of the texts, with their counts, in the texts' order."""
     words: Counter[str] = Counter()
     for text in _pieces(texts):
         words.update(word for word, _ in raw.pre_tokenizer.pre_tokenize_str(raw.normalizer.normalize_str(text)))
@@ -138,7 +151,9 @@ def _wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
     lists = ([private[word[0]] + word[1:]] * count for word, count in words.items())
     learned = _learned(models.BPE(), trainer, lists).get_vocab()
     pieces = sorted(learned, key=lambda piece: learned[piece])
-    names = [firsts[ord(p[0]) - _PRIVATE] + p[1:] if ord(p[0]) >= _PRIVATE else f"##{p}" for p in pieces[len(_SPECIALS) :]]
+    names = [
+        firsts[ord(p[0]) - _PRIVATE] + p[1:] if ord(p[0]) >= _PRIVATE else f"##{p}" for p in pieces[len(_SPECIALS) :]
+    ]
     vocabulary = {name: index for index, name in enumerate([*_SPECIALS, *names])}
     raw.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     raw.add_special_tokens(_SPECIALS)

@@ -11,26 +11,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-
-import numpy as np
+from typing import BinaryIO, cast
 
 from pluri.errors import PluriError, StoreError
 from pluri.tokens.encoding import encode_documents
-from pluri.tokens.shard import ShardEntry, ShardWriter
+from pluri.tokens.shard import ShardEntry, ShardWriter, ids_dtype
 from pluri.tokens.tokenizer import Tokenizer
 
 Part = tuple[int, list[str]]
 """The number of a shard and the texts of its documents."""
 
 
-def write_shard(part: Part, *, tokenizer: Tokenizer, output: Path, language: str, dtype: str) -> ShardEntry:
+def write_shard(part: Part, tokenizer: Tokenizer, output: Path, language: str) -> ShardEntry:
     """Encodes a part into output/NUMBER.shard and leaves output/unfinished/NUMBER.json as the sign that it is whole."""
     number, texts = part
     name = f"{number:05d}"
     unfinished = output / "unfinished"
     try:
-        with ShardWriter(output / f"{name}.shard", unfinished / f"{name}.tmp", np.dtype(dtype)) as writer:
+        with ShardWriter(
+            output / f"{name}.shard", unfinished / f"{name}.tmp", ids_dtype(tokenizer.vocab_size)
+        ) as writer:
             for group, documents in encode_documents(tokenizer, texts, language):
                 writer.add(group, documents)
             entry = writer.finish()
@@ -56,15 +56,14 @@ def write_error(error: OSError, path: Path) -> StoreError:
 
 
 def run_parts(
-    parts: Iterator[Part], settings: dict[str, Any], workers: int, finished: Callable[[ShardEntry], None]
+    parts: Iterator[Part], workers: int, output: Path, language: str, finished: Callable[[ShardEntry], None]
 ) -> None:
     """Writes the shard of each part by `workers` processes; `finished` is told of each as it is done.
 
-    settings: the other arguments of write_shard but the tokenizer, which is in output/tokenizer.
-    The first error stops all and is raised.
+    The tokenizer is the one in output/tokenizer. The first error stops all and is raised.
     """
     lock, errors = threading.Lock(), list[BaseException]()
-    processes = [_start(settings) for _ in range(workers)]
+    processes = [_start(output, language) for _ in range(workers)]
 
     def serve(process: subprocess.Popen) -> None:
         try:
@@ -93,14 +92,14 @@ def run_parts(
         raise errors[0]
 
 
-def _start(settings: dict[str, Any]) -> subprocess.Popen:
+def _start(output: Path, language: str) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "-c", "from pluri.tokens.workers import main; main()"]
     # A session of its own: Ctrl-C reaches the parent alone, which then ends the workers.
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
     )
-    pickle.dump(settings, cast(BinaryIO, process.stdin))
+    pickle.dump((output, language), cast(BinaryIO, process.stdin))
     return process
 
 
@@ -120,16 +119,16 @@ def _ask(process: subprocess.Popen, part: Part) -> ShardEntry:
 
 
 def main() -> None:
-    """A worker: settings, then parts from standard input; a ShardEntry or an error for each to standard output."""
+    """A worker: the folder and language, then parts from standard input; a ShardEntry or an error for each to standard output."""
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get into the answers
     try:
-        settings = pickle.load(stdin)
-        tokenizer = Tokenizer.load(settings["output"] / "tokenizer")
+        output, language = pickle.load(stdin)
+        tokenizer = Tokenizer.load(output / "tokenizer")
         while True:
             part = pickle.load(stdin)
             try:
-                answer: ShardEntry | PluriError = write_shard(part, tokenizer=tokenizer, **settings)
+                answer: ShardEntry | PluriError = write_shard(part, tokenizer, output, language)
             except PluriError as error:
                 answer = error
             pickle.dump(answer, stdout)

@@ -1,10 +1,11 @@
 """A start in closed form: what counting neighbours says, put into the embeddings before the first step.
 
-A masked token is best guessed, at first, from the tokens beside it. For each distance d the pointwise mutual information
-of a token and its neighbour at d is counted from the corpus; one truncated singular value decomposition of all distances
-side by side factorizes it into token vectors and context vectors (Levy and Goldberg, "Neural word embedding as implicit
-matrix factorization", 2014). With these in the tied token embedding and in the context embedding, with log frequencies
-in the output bias, and with blocks that begin as the identity, the model *is* a naive Bayes classifier of its blanks.
+A masked token is best guessed, at first, from the tokens beside it. For each distance d the pointwise mutual
+information of a token and its neighbour at d is counted from the corpus; one truncated singular value decomposition
+of all distances side by side factorizes it into token vectors and context vectors (Levy and Goldberg, "Neural word
+embedding as implicit matrix factorization", 2014). With these in the tied token embedding and in the context
+embedding, with log frequencies in the output bias, and with blocks that begin as the identity, the model *is* a naive
+Bayes classifier of its blanks.
 
 Legend: V vocabulary, D width, K distances.
 """
@@ -54,7 +55,7 @@ def spectral_start(model: Model, store: TokenStore, documents: NDArray[np.int64]
     tables[:, missing] = 0
     tokens[missing] = 0
     weights = torch.from_numpy(frequency / frequency.sum()).float()
-    # The root mean square that a sum of independent neighbours' vectors has: the norm divides by it, the gain restores it.
+    # The root mean square of a sum of independent neighbours' vectors: the norm divides by it, the gain restores it.
     size = (tables.square().mean(dim=2) @ weights).sum().sqrt()
     model.body.embeddings.tokens.weight.copy_(tokens)
     context.table[:-1].copy_(contexts)

@@ -1,7 +1,7 @@
 """The trainer: one loop for pretraining and fine-tuning.
 
-Batch k is a pure function of k, dropout is seeded by k, and the optimizer's whole state is in the checkpoint: so a run that
-was stopped and resumed is, bit for bit, the run that was not.
+Batch k is a pure function of k, dropout is seeded by k, and the optimizer's whole state is in the checkpoint: so a run
+that was stopped and resumed is, bit for bit, the run that was not.
 """
 
 import math
@@ -26,7 +26,7 @@ from pluri.errors import TrainingError
 from pluri.losses import Loss
 from pluri.models.config import train_flops
 from pluri.models.heads import Model
-from pluri.runtime import Precision, mix, pick_device, pick_dtype, product_rate
+from pluri.runtime import Precision, keep_freed_memory, mix, pick_device, pick_dtype, product_rate
 from pluri.training.journal import Journal
 from pluri.training.optimizer import MasterOptimizer
 from pluri.training.schedule import Schedule, learning_rate_factor
@@ -122,13 +122,14 @@ class _Run:
     ) -> None:
         self.model, self.batches, self.loss, self.config = model, batches, loss, config
         self.output, self.validate, self.header = output, validate, header
+        keep_freed_memory()
         self.device = pick_device()
         dtype = pick_dtype(config.precision, self.device)
         model.to(self.device)
         self.optimizer = MasterOptimizer(
             model, config.optimizer, weight_decay=config.weight_decay, betas=config.betas, dtype=dtype
         )
-        self.peak = product_rate(dtype, device=self.device) if output is not None else math.inf
+        self.peak = product_rate(dtype, 1024, 0.2, self.device) if output is not None else math.inf
         self.done = Trained()
         self.best_weights: dict[str, Tensor] = {}
         self.stale = 0
@@ -166,6 +167,10 @@ class _Run:
                 self._save()
             if journal and finished:
                 journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
+        except TrainingError as error:
+            if journal:
+                journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=error.what)
+            raise
         finally:
             stream.close()
             if journal:
@@ -215,7 +220,7 @@ class _Run:
         norm = self.optimizer.clip(config.max_grad_norm).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise TrainingError(
-                f"loss {value} and gradient norm {norm} in batch {done.step} (learning rate {rate:.2g})",
+                f"non-finite: loss {value}, gradient norm {norm} in batch {done.step} (learning rate {rate:.2g})",
                 where=f"step {done.step + 1}",
                 do="lower the learning rate, then go on from the last checkpoint with --resume",
             )

@@ -1,0 +1,61 @@
+import json
+import sys
+
+import pytest
+
+from pluri.errors import UsageError
+from pluri.tasks.compare import FROZEN, MAJORITY, PRETRAINED, RANDOM_START, TFIDF, WINDOWS, compare
+from pluri.tasks.fit import Tuning
+from pluri.tasks.task import define_task
+
+TUNING = Tuning(min_steps=4, batch_tokens=256, validations=2)
+
+
+@pytest.fixture
+def compared(made, small, tokenizer):
+    def compared(maker="tagged", kind="tag", **options):
+        train, validation, test = (getattr(made, maker)(count, seed) for count, seed in ((60, 1), (20, 2), (30, 3)))
+        task = define_task(kind, train)
+        return compare(small, tokenizer, task, train, validation, test, **{"tuning": TUNING, **options})
+
+    return compared
+
+
+@pytest.mark.parametrize(("maker", "kind", "linear"), [("tagged", "tag", WINDOWS), ("classified", "classify", TFIDF)])
+def test_every_method_and_seed_has_its_row(compared, maker, kind, linear):
+    pytest.importorskip("sklearn")
+    told = []
+    found = compared(maker, kind, labelled=40, seeds=(0, 1), say=told.append)
+    rows = found.rows()
+    assert [row["method"] for row in rows[::2]] == [PRETRAINED, RANDOM_START, FROZEN, linear, MAJORITY]
+    assert {(row["task"], row["labelled"], row["metric"]) for row in rows} == {(kind, 40, "accuracy")}
+    assert [row["seed"] for row in rows] == [0, 1] * 5
+    assert len(told) == len(rows)
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
+        assert (one["low"], one["high"]) == (other["low"], other["high"])
+        assert one["low"] <= (one["value"] + other["value"]) / 2 <= one["high"]
+    assert json.loads(json.dumps(rows)) == rows
+    assert {row["metric"] for row in found.rows(["macro_f1", "mcc"])} == {"macro_f1", "mcc"}
+    total = sum(map(sum, found.confusion()["matrix"]))
+    assert total == len(found.best.outcome.gold)
+
+
+def test_only_the_best_model_is_kept(compared):
+    found = compared(seeds=range(3), baselines=False)
+    kept = [run for run in found.runs if run.model is not None]
+    assert kept == [found.best]
+    assert found.best.validation == max(run.validation for run in found.runs)
+    assert found.labelled == 60
+    assert {run.method for run in found.runs} == {PRETRAINED}
+
+
+def test_the_given_model_stays_as_it_is(compared, small):
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    compared(baselines=False)
+    assert all((value == before[name]).all() for name, value in small.state_dict().items())
+
+
+def test_without_scikit_learn_the_user_is_told(compared, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pluri.tasks.baselines", None)
+    with pytest.raises(UsageError, match=r"need scikit-learn; pip install 'pluri\[baselines\]'"):
+        compared()
