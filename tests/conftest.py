@@ -1,4 +1,4 @@
-"""The network is blocked in every test: Pluri works offline, and a test that reaches out fails."""
+"""For every test: the network is blocked, since Pluri works offline, and a test that reaches out fails."""
 
 import ipaddress
 import os
@@ -11,7 +11,6 @@ import pytest
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("any machine")
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
 _connect, _connect_ex, _lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
 

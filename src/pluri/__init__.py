@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pluri.checkpoints.huggingface import load_model as load_model
     from pluri.checkpoints.huggingface import save_model as save_model
+    from pluri.demo import quickstart as quickstart
     from pluri.inference.fill import fill as fill
     from pluri.report import write_report as write_report
     from pluri.run.doctor import diagnose as diagnose
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pluri.run.finetune import predict as predict
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
     from pluri.run.pretrain import pretrain as pretrain
-    from pluri.run.quickstart import quickstart as quickstart
     from pluri.run.verify import verify_resume as verify_resume
     from pluri.tokens.prepare import prepare as prepare
     from pluri.tokens.store import TokenStore as TokenStore
@@ -40,7 +40,7 @@ _HOMES = {
     "predict": "run.finetune",
     "prepare": "tokens.prepare",
     "pretrain": "run.pretrain",
-    "quickstart": "run.quickstart",
+    "quickstart": "demo",
     "save_model": "checkpoints.huggingface",
     "train_tokenizer": "tokens.training",
     "verify_resume": "run.verify",

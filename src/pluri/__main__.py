@@ -5,7 +5,6 @@ Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 f
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -18,11 +17,10 @@ from pluri.errors import PluriError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code. With PLURI_DEBUG=1 in the environment, errors are raised."""
-    tokens = _hyphenated(sys.argv[1:] if arguments is None else arguments)
     out = sys.stdout
     try:
         with contextlib.redirect_stdout(sys.stderr):  # whatever else is printed must not mix with the result
-            answer = app(tokens, console=Console(file=out), exit_on_error=False, print_error=False)
+            answer = app(arguments, console=Console(file=out), exit_on_error=False, print_error=False)
         if not isinstance(answer, Answer):
             return 0
         print(answer, file=out, flush=True)
@@ -52,11 +50,6 @@ def _explained(error: Exception) -> tuple[str, int]:
 def _complain(line: str, exit_code: int) -> int:
     print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
     return exit_code
-
-
-def _hyphenated(tokens: Sequence[str]) -> list[str]:
-    """Option names with underscores are taken as if they had hyphens: --vocab_size is --vocab-size."""
-    return [re.sub(r"^--[^=\s]+", lambda name: name[0].replace("_", "-"), token) for token in tokens]
 
 
 if __name__ == "__main__":

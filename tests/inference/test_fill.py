@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from pluri.tokens.training import train_tokenizer
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    def made(kind="wordpiece", text="the cat sat on the mat\nthe dog ran\n" * 9, **options):
+    def made(kind: Any = "wordpiece", text="the cat sat on the mat\nthe dog ran\n" * 9, **options):
         root = tmp_path_factory.mktemp("fill")
         (root / "corpus.txt").write_text(text, encoding="utf-8")
         tokenizer = train_tokenizer([str(root / "corpus.txt")], kind=kind, **{"vocab_size": 60, **options})

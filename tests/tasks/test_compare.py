@@ -1,5 +1,6 @@
 import json
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ TUNING = Tuning(min_steps=4, batch_tokens=256, validations=2)
 
 @pytest.fixture
 def compared(made, small, tokenizer):
-    def compared(maker="tagged", kind="tag", **options):
+    def compared(maker="tagged", kind: Any = "tag", **options):
         train, validation, test = (getattr(made, maker)(count, seed) for count, seed in ((60, 1), (20, 2), (30, 3)))
         task = define_task(kind, train)
         return compare(small, tokenizer, task, train, validation, test, **{"tuning": TUNING, **options})

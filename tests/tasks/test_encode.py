@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from pluri.tasks.task import Labelled, define_task
 from pluri.tokens.training import train_tokenizer
 
 
-def every(examples):
+def every(examples) -> Any:
     index = np.arange(len(examples))
     return examples.examples(index, np.zeros_like(index))
 

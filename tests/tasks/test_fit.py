@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ QUICK = Tuning(min_steps=80, learning_rate=5e-3, batch_tokens=512, validations=4
 def learn(made, small, tokenizer):
     """Fine-tunes the small model on made-up data: (task, model, what came of it, test split)."""
 
-    def learn(maker, tuning=QUICK, *, regression=False, seed=0, kind="classify", fresh=True):
+    def learn(maker, tuning=QUICK, *, regression=False, seed=0, kind: Any = "classify", fresh=True):
         records = [getattr(made, maker)(count, seed) for count, seed in ((200, 1), (40, 2), (60, 3))]
         task = define_task(kind, records[0], regression=regression)
         train, validation, test = (Split.of(r, task, tokenizer, 48, truncate=False) for r in records)
@@ -79,6 +80,23 @@ def test_tiny_data_get_enough_steps_and_large_data_their_epochs(learn, made, tok
     assert more.tokens == pytest.approx(2 * len(encoded.input_ids), rel=0.1)
 
 
+def test_defaults_follow_the_data_and_the_model(small, made, tokenizer):
+    def batches(count, **options):
+        records = made.tagged(count)
+        encoded = Split.of(records, define_task("tag", records), tokenizer, 48, truncate=False).encoded
+        return encoded, Tuning(**options).batches(encoded, 48, 0)
+
+    encoded, few = batches(20)
+    assert few.sequences_per_batch == round(256 / encoded.mean_length)
+    encoded, many = batches(4000)
+    assert len(encoded) / many.sequences_per_batch == pytest.approx(100, rel=0.1)
+    assert batches(20, batch_tokens=30)[1].sequences_per_batch == round(30 / batches(20)[0].mean_length)
+    published = small.config.model_copy(update={"family": "bert", "hidden_size": 768})
+    assert Tuning().training(few, small.config, "accuracy", 0).learning_rate == 1e-3
+    assert Tuning().training(few, published, "accuracy", 0).learning_rate == pytest.approx(5e-5)
+    assert Tuning(learning_rate=0.5).training(few, published, "accuracy", 0).learning_rate == 0.5
+
+
 def test_a_copy_keeps_the_body_and_has_its_own_output(small, made):
     task = define_task("tag", made.tagged(10))
     known, fresh = (with_new_head(small, task, 5, fresh=fresh) for fresh in (False, True))
@@ -88,7 +106,7 @@ def test_a_copy_keeps_the_body_and_has_its_own_output(small, made):
         assert known.body.state_dict()[name].data_ptr() != value.data_ptr()
     assert not torch.equal(known.body.embeddings.tokens.weight, fresh.body.embeddings.tokens.weight)
     other = with_new_head(small, task, 6)
-    assert not torch.equal(known.heads["tag"].out.weight, other.heads["tag"].out.weight)
+    assert not torch.equal(known.state_dict()["heads.tag.out.weight"], other.state_dict()["heads.tag.out.weight"])
 
 
 def test_a_new_head_keeps_the_pooling_layer(small, made):
@@ -101,15 +119,17 @@ def test_a_new_head_keeps_the_pooling_layer(small, made):
     after = with_new_head(before, task, 7)
     name = "heads.classify.pooler.dense.weight"
     assert torch.equal(before.state_dict()[name], after.state_dict()[name])
-    assert after.heads["classify"].out.weight.shape[0] == 2
+    assert after.state_dict()["heads.classify.out.weight"].shape[0] == 2
 
 
 def test_predictions_do_not_depend_on_packing(made, small, tokenizer):
     records = made.tagged(20)
     task = define_task("tag", records)
     model = with_new_head(small, task, 0)
-    together = predict(model, task, Split.of(records, task, tokenizer, 48, truncate=False).encoded)
-    alone = [predict(model, task, Split.of([r], task, tokenizer, 48, truncate=False).encoded) for r in records]
+    together: Any = predict(model, task, Split.of(records, task, tokenizer, 48, truncate=False).encoded)
+    alone: list[Any] = [
+        predict(model, task, Split.of([r], task, tokenizer, 48, truncate=False).encoded) for r in records
+    ]
     assert (together.values == np.concatenate([p.values for p in alone])).all()
     np.testing.assert_allclose(together.scores, np.concatenate([p.scores for p in alone]), atol=1e-5)
 
@@ -119,7 +139,7 @@ def test_positions_come_sequence_after_sequence(made, tokenizer):
     records = [Labelled(("a",) * n, tuple(str(n * 10 + i) for i in range(n)), "f:1") for n in (2, 7, 3, 9, 1)]
     task = define_task("tag", records)
     encoded = Split.of(records, task, tokenizer, 16, truncate=False).encoded
-    batch = pack(encoded.examples(np.arange(5), np.zeros(5, np.int64)), 16)
+    batch: Any = pack(encoded.examples(np.arange(5), np.zeros(5, np.int64)), 16)
     assert not torch.equal(batch.starts, batch.starts.sort().values)
     labels = batch.labels.reshape(-1)[labelled_positions(batch)]
     assert labels.tolist() == task.targets(records).tolist()
@@ -130,14 +150,15 @@ def test_balanced_weights_are_those_of_scikit_learn(made):
     records = made.classified(37)
     task = define_task("classify", records)
     expected = sklearn_weights.compute_class_weight("balanced", classes=np.arange(2), y=task.targets(records))
-    weights = class_weights(task, records, Tuning(class_weights="balanced"))
+    weights: Any = class_weights(task, records, Tuning(class_weights="balanced"))
     np.testing.assert_allclose(weights.cpu(), expected, rtol=1e-6)
 
 
 def test_named_weights_follow_the_labels(made):
     task = define_task("classify", made.classified(10))
     tuning = Tuning(class_weights={"yes": 3.0, "no": 1.0})
-    assert class_weights(task, [], tuning).tolist() == [1.0, 3.0]
+    weights: Any = class_weights(task, [], tuning)
+    assert weights.tolist() == [1.0, 3.0]
     with pytest.raises(UsageError, match="'maybe' is not in both"):
         class_weights(task, [], Tuning(class_weights={"yes": 3.0, "no": 1.0, "maybe": 1.0}))
     numbers = replace(task, labels=())

@@ -37,6 +37,8 @@ def test_transformers_opens_it_and_gives_the_same_ids(tokenizer, tmp_path):
         ours = tokenizer.encode_batch([text])[0].ids
         assert theirs(text)["input_ids"] == [tokenizer.cls_id, *ours, tokenizer.sep_id]
         assert theirs.decode(ours, skip_special_tokens=True) == tokenizer.decode(ours)
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert Tokenizer.load(tmp_path / "theirs").hash == tokenizer.hash
     pair = theirs("The fox", "jump")
     assert pair["input_ids"].count(tokenizer.sep_id) == 2
     assert max(pair["token_type_ids"]) == 1

@@ -14,14 +14,14 @@ from pluri.batches.batch import Batch
 from pluri.errors import UsageError
 from pluri.models.blocks import ACTIVATIONS
 from pluri.models.config import ModelConfig
-from pluri.models.norms import RMSNorm, build_norm
+from pluri.models.norms import build_norm
 from pluri.models.transformer import ContextEmbedding, Transformer
 
 
 class MaskedHead(nn.Module):
     """What the output layer reads: (P, D) to (P, E). The layer itself is the token embedding (V, E) and `bias` (V,).
 
-    The published families transform first; a pre-norm body ends in a norm and needs nothing more.
+    The published families transform first; a pre-norm body ends in a norm and needs only a gain for each channel.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
@@ -32,11 +32,14 @@ class MaskedHead(nn.Module):
         # RoBERTa's head keeps gelu whatever the body uses.
         self.activation = ACTIVATIONS["gelu" if config.family == "roberta" else config.activation]
         self.norm = build_norm(config, embedding) if published else None
+        self.gain = None if published else nn.Parameter(torch.ones(embedding))
         self.bias = nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None:
             x = self.dense(x)
+        if self.gain is not None:
+            x = x * self.gain
         return x if self.norm is None else self.norm(self.activation(x))
 
 
@@ -181,11 +184,12 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             if config.pre_norm and isinstance(module, nn.Linear) and name.startswith("body."):
                 std = 0.0 if name.endswith((".out", ".down")) else 1 / math.sqrt(module.in_features)
             module.weight.normal_(0.0, std, generator=generator)
-        elif isinstance(module, nn.LayerNorm | RMSNorm):
-            if module.weight is not None:
-                module.weight.fill_(1.0)
+        elif isinstance(module, nn.LayerNorm):
+            module.weight.fill_(1.0)
         elif isinstance(module, ContextEmbedding):
             module.table.zero_()
+        elif isinstance(module, MaskedHead) and module.gain is not None:
+            module.gain.fill_(1.0)
         bias = getattr(module, "bias", None)
         if isinstance(bias, nn.Parameter):
             bias.zero_()

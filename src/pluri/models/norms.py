@@ -37,24 +37,22 @@ class _RMSNorm(torch.autograd.Function):
 class RMSNorm(nn.Module):
     """Each vector to unit root mean square (Zhang and Sennrich 2019).
 
-    gain: a factor for each channel. Only needed where no matrix follows, whose columns are such factors already.
+    It has no gain: the matrix that follows everywhere has such factors in its columns already.
     """
 
-    def __init__(self, width: int, eps: float, *, gain: bool) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.width, self.eps = width, eps
-        self.weight = nn.Parameter(torch.ones(width)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D) to (..., D)."""
         if x.is_cuda:  # one fused kernel there
-            return F.rms_norm(x, (self.width,), self.weight, self.eps)
-        x = _RMSNorm.apply(x, self.eps)  # type: ignore[assignment]
-        return x if self.weight is None else x * self.weight
+            return F.rms_norm(x, (self.width,), None, self.eps)
+        return _RMSNorm.apply(x, self.eps)  # type: ignore[return-value]
 
 
-def build_norm(config: ModelConfig, width: int, *, gain: bool = False) -> nn.Module:
-    """LayerNorm as published, which always has a gain, or RMSNorm."""
+def build_norm(config: ModelConfig, width: int) -> nn.Module:
+    """LayerNorm with a gain, as published, or RMSNorm."""
     if config.norm == "rms":
-        return RMSNorm(width, config.norm_eps, gain=gain)
+        return RMSNorm(width, config.norm_eps)
     return nn.LayerNorm(width, eps=config.norm_eps, bias=config.biases)

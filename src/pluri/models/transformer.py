@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(1 if config.shared_layers else config.num_layers))
-        self.norm = build_norm(config, config.hidden_size, gain=True) if config.pre_norm else None
+        self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
 
     @overload
     def forward(self, batch: Batch, *, layers: Literal[False] = False) -> Tensor: ...

@@ -73,7 +73,6 @@ def prepare(
                 _begin(unfinished, plan, tokenizer, output)
                 entries = _write_shards(files, plan, tokenizer, output, workers or os.cpu_count() or 1, progress)
                 _finish(output, plan, tokenizer, entries)
-            shutil.rmtree(unfinished)
     except Timeout:
         raise StoreError("another process is preparing this store", where=str(output), do="wait for it") from None
     except OSError as error:
@@ -82,14 +81,15 @@ def prepare(
 
 
 def _input(file: str) -> Input:
-    if "://" not in file:
-        return Input(file=file, bytes=os.path.getsize(file), sha256=file_sha256(Path(file)))
-    fs, path = fsspec.core.url_to_fs(file)
-    info = fs.info(path)
-    version = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _VERSION_KEYS}
-    return Input(
-        file=file, bytes=info.get("size") or 0, sha256=hashlib.sha256(json.dumps(version).encode()).hexdigest()
-    )
+    try:
+        if "://" not in file:
+            return Input(file=file, bytes=os.path.getsize(file), sha256=file_sha256(Path(file)))
+        fs, path = fsspec.core.url_to_fs(file)
+        info = fs.info(path)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=file) from None
+    version = json.dumps({key: str(value) for key, value in sorted(info.items()) if key.lower() in _VERSION_KEYS})
+    return Input(file=file, bytes=info.get("size") or 0, sha256=hashlib.sha256(version.encode()).hexdigest())
 
 
 _VERSION_KEYS = {"size", "etag", "mtime", "lastmodified", "last_modified", "md5hash", "sha256", "generation"}
@@ -98,6 +98,7 @@ _VERSION_KEYS = {"size", "etag", "mtime", "lastmodified", "last_modified", "md5h
 def _finished_store(output: Path, plan: Plan) -> TokenStore:
     store = TokenStore.open(output)
     _same(store.manifest.plan, plan, output)
+    shutil.rmtree(output / "unfinished", ignore_errors=True)  # a run may be killed just before its own clearing up
     return store
 
 
@@ -193,7 +194,7 @@ def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardE
     lengths = np.concatenate([shard.lengths for shard in shards])
     first = _first_of_their_text(np.concatenate([shard.hashes for shard in shards]))
     keep = first if plan.drop_duplicates else np.ones(len(lengths), bool)
-    documents = np.stack([offsets_of(lengths)[:-1], lengths], axis=1)[keep]
+    documents = np.stack([offsets_of(lengths)[:-1][keep], lengths[keep]], axis=1)
     counts = _unigram_counts(shards, keep, tokenizer.vocab_size)
     np.save(output / "documents.npy", documents)
     np.save(output / "unigram_counts.npy", counts)

@@ -72,6 +72,7 @@ class Tokenizer:
     def encode_kmers(self, text: str) -> NDArray[np.int64]:
         """The ids of a k-mer tokenizer for one sequence of any length: those of encode_batch, but much faster."""
         assert self.kmer is not None
+        assert self.unk_id is not None
         codes, ids, letters = self._kmer_table
         symbols = np.frombuffer("".join(text.split()).upper().encode("utf-32-le"), "<u4")
         if len(symbols) < self.kmer:

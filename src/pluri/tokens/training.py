@@ -202,7 +202,8 @@ def _unigram(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
     lists = ([word] * count + [word + _MARK] * (count > 1) for word, count in words.items())
     lister = _learned(models.Unigram(), trainer, lists)
     pieces = json.loads(lister.to_str())["model"]["vocab"]
-    kept = [(piece, score) for piece, score in pieces if _MARK not in piece]
+    # Six digits: the same hash when other software reads and writes the file.
+    kept = [(piece, round(score, 6)) for piece, score in pieces if _MARK not in piece]
     raw.model = models.Unigram(kept[:vocab_size], _SPECIALS.index("[UNK]"), False)
     raw.add_special_tokens(_SPECIALS)
     return raw

@@ -119,7 +119,7 @@ def _ask(process: subprocess.Popen, part: Part) -> ShardEntry:
 
 
 def main() -> None:
-    """A worker: the folder and language, then parts from standard input; a ShardEntry or an error for each to standard output."""
+    """A worker: reads (output, language) and then parts; answers each with a ShardEntry or an error."""
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get into the answers
     try:

@@ -60,9 +60,7 @@ def spectral_start(model: Model, store: TokenStore, documents: NDArray[np.int64]
     model.body.embeddings.tokens.weight.copy_(tokens)
     context.table[:-1].copy_(contexts)
     model.heads["masked"].get_parameter("bias").copy_(((weights + 1e-7) / (1 + vocab * 1e-7)).log())
-    norm = model.body.norm
-    assert norm is not None
-    norm.get_parameter("weight").fill_(float(size) * _GAIN)
+    model.heads["masked"].get_parameter("gain").fill_(float(size) * _GAIN)
 
 
 def _sample(store: TokenStore, documents: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

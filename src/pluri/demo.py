@@ -5,6 +5,7 @@ word's part of speech, for 50, 200 and 1000 sentences. Everything fits into a fe
 """
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,8 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
     say("[bold]2/4[/] pretraining: guess the covered characters")
     left = (deadline - time.monotonic()) / 60
     run = output / "pretrain"
+    if (run / "journal.jsonl").exists():
+        shutil.rmtree(run)
     values = {
         "store": store.path,
         "output": run,
@@ -122,7 +125,7 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
 def _few_labels(
     folder: Path, store: TokenStore, pool: list[Labelled], held_out: list[Labelled], deadline: float, say
 ) -> dict[int, Comparison]:
-    """As many rounds of all sizes and methods as the time allows, one seed each; at least one."""
+    """All methods at all sizes for one seed, and for as many further seeds as the time allows."""
     model, tokenizer = load_model(folder)
     validation = draw(pool, _VALIDATION, MAX_SEEDS)
     chosen = {id(record) for record in validation}
@@ -131,37 +134,38 @@ def _few_labels(
     test = draw([record for record in held_out if record.units not in texts], _TEST, 0)
     task = define_task("tag", [*train, *validation, *test])
     comparisons: dict[int, Comparison] = {}
-    tuning = Tuning(dropout=0.1)
+    tuning = Tuning()
     starts = {PRETRAINED: model, COUNTS: _counted(model, store), RANDOM_START: None}
     make = {"task": task, "tokenizer": tokenizer, "length": LENGTH, "truncate": False}
     checked, asked = Split.of(validation, **make), Split.of(test, **make)
-    for seed in range(MAX_SEEDS):
+    took: dict[int, float] = {}
+    for seed, size in [(seed, size) for seed in range(MAX_SEEDS) for size in SIZES]:
         began = time.monotonic()
-        for size in SIZES:
-            drawn = Split.of(draw(train, size, seed), **make)
-            comparison = comparisons.setdefault(size, Comparison(task, _TASK, size))
-            for method, start in starts.items():
-                tuned = with_new_head(start or model, task, seed, fresh=start is None, dropout=tuning.dropout)
-                trained = fit(tuned, task, drawn, checked, tuning, seed=seed)
-                said = predict(tuned, task, asked.encoded)
-                kept = tuned if method == PRETRAINED else None
-                outcome = task.outcome(test, said.values)
-                comparison.add(Run(method, seed, outcome, trained.best[task.metric], kept, said))
-            outcome = task.outcome(test, windows(task, drawn.records, validation, test))
-            comparison.add(Run(WINDOWS, seed, outcome))
-            figures = ", ".join(f"{r.method} {r.outcome.value(task.metric):.1%}" for r in comparison.runs[-4:])
-            say(f"    {size:>4} sentences, seed {seed}: {figures}")
-        if time.monotonic() + 1.1 * (time.monotonic() - began) > deadline:
-            break
+        if seed and began + 1.1 * took[size] > deadline:
+            continue  # a smaller size may still fit
+        drawn = Split.of(draw(train, size, seed), **make)
+        comparison = comparisons.setdefault(size, Comparison(task, _TASK, size))
+        before = len(comparison.runs)
+        for method, start in starts.items():
+            tuned = with_new_head(start or model, task, seed, fresh=start is None)
+            trained = fit(tuned, task, drawn, checked, tuning, seed=seed)
+            said = predict(tuned, task, asked.encoded)
+            kept = tuned if method == PRETRAINED else None
+            outcome = task.outcome(test, said.values)
+            comparison.add(Run(method, seed, outcome, trained.best[task.metric], kept, said))
+        outcome = task.outcome(test, windows(task, drawn.records, validation, test))
+        comparison.add(Run(WINDOWS, seed, outcome))
+        took[size] = time.monotonic() - began
+        figures = ", ".join(f"{r.method} {r.outcome.value(task.metric):.1%}" for r in comparison.runs[before:])
+        say(f"    {size:>4} sentences, seed {seed}: {figures}")
     return comparisons
 
 
 def _counted(model: Model, store: TokenStore) -> Model:
     """What pretraining began from: counted neighbours in the embeddings, and no training step."""
     start = Model(model.config, {"masked": model.config.vocab_size})
-    spectral_start(
-        start, store, split_documents(store.num_documents, PretrainConfig.model_fields["validation"].default, 0)[0]
-    )
+    share = PretrainConfig.model_fields["validation"].default
+    spectral_start(start, store, split_documents(store.num_documents, share, 0)[0])
     return start
 
 
