@@ -25,8 +25,9 @@ from pluri.models.heads import Model
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.runtime import fast_bf16, product_rate
-from pluri.tokens.store import TokenStore, prepare
-from pluri.tokens.tokenizer import Tokenizer, train_tokenizer
+from pluri.tokens.prepare import prepare
+from pluri.tokens.store import TokenStore
+from pluri.tokens.training import train_tokenizer
 from pluri.training.optimizer import MasterOptimizer
 from pluri.training.trainer import counts
 
@@ -198,8 +199,8 @@ def main() -> None:
         for case in cases:
             store_path = Path(folder) / f"store-{case[2]}"
             if not store_path.exists():
-                tokenizer: Tokenizer = train_tokenizer([text], kind="bpe", vocab_size=case[2])
-                prepare([text], tokenizer, store_path)
+                tokenizer = train_tokenizer([str(text)], kind="bpe", vocab_size=case[2])
+                prepare([str(text)], tokenizer, store_path)
             rows += measure(TokenStore.open(store_path), case, memory=not options.quick)
     finish(rows, options.json, f"Masked-LM pretraining, {torch.get_num_threads()} threads, torch {torch.__version__}")
 

@@ -22,8 +22,9 @@ from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.runtime import fast_bf16
-from pluri.tokens.store import TokenStore, prepare
-from pluri.tokens.tokenizer import train_tokenizer
+from pluri.tokens.prepare import prepare
+from pluri.tokens.store import TokenStore
+from pluri.tokens.training import train_tokenizer
 from pluri.training.journal import read_journal
 from pluri.training.schedule import learning_rate_factor
 
@@ -108,8 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         text.write_text("\n".join(" ".join(d.split()) for d in documents(options.text)), encoding="utf-8")
-        tokenizer = train_tokenizer([text], kind="bpe", vocab_size=8_000)
-        store = prepare([text], tokenizer, Path(folder) / "store")
+        tokenizer = train_tokenizer([str(text)], kind="bpe", vocab_size=8_000)
+        store = prepare([str(text)], tokenizer, Path(folder) / "store")
         peers = {rate: transformers_loss(store, rate, minutes) for rate in LEARNING_RATES}
         best = min(peers, key=lambda rate: peers[rate])
         for rate, loss in peers.items():

@@ -16,7 +16,7 @@ def test_equal_to_torch_in_value_and_gradient(block: int, monkeypatch: pytest.Mo
     labels = torch.randint(0, 11, (23,), generator=generator)
     inputs = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
     expected_inputs = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
-    value = blocked_cross_entropy(*inputs, labels, 40)
+    value = blocked_cross_entropy(inputs[0], inputs[1], inputs[2], labels, 40)
     expected = F.cross_entropy(F.linear(*expected_inputs), labels, reduction="sum") / 40
     (3 * value).backward()
     (3 * expected).backward()

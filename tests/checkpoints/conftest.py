@@ -13,4 +13,5 @@ def tokenizer() -> Tokenizer:
     roles = ("pad", "unk", "cls", "sep", "mask")
     words = [f"[{role.upper()}]" for role in roles] + [f"w{i}" for i in range(5, 61)]
     raw = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    return Tokenizer(json.loads(raw.to_str()), {role: f"[{role.upper()}]" for role in roles})
+    names = {f"{role}_token": f"[{role.upper()}]" for role in roles}
+    return Tokenizer(json.loads(raw.to_str()), {"tokenizer_class": "PreTrainedTokenizerFast", **names})

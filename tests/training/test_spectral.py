@@ -1,6 +1,5 @@
 """The closed-form start: better than frequencies alone before any step, and the same every time."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -77,12 +77,14 @@ def pretrain(
         "seed": config.training.seed,
         "packed": config.training.packed,
     }
-    validate = None
-    if len(hold_out):
-        held_out = Batches(StoreExamples(store, config.objective, documents=hold_out, **make), **settings)
+    held_out = (
+        Batches(StoreExamples(store, config.objective, documents=hold_out, **make), **settings)
+        if len(hold_out)
+        else None
+    )
 
-        def validate(model: Model) -> dict[str, float]:
-            return mean_loss(model, held_out.once(), pretraining_loss)
+    def validate(model: Model) -> dict[str, float]:
+        return {} if held_out is None else mean_loss(model, held_out.once(), pretraining_loss)
 
     trained = train(
         model,
@@ -90,7 +92,7 @@ def pretrain(
         pretraining_loss,
         config.training,
         output=config.output,
-        validate=validate,
+        validate=validate if len(hold_out) else None,
         resume=resume,
         stop_after=stop_after,
         header={

@@ -102,8 +102,8 @@ class MasterOptimizer:
         adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=1e-8, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
-            counts = {f"{n}.weight": m.stacked for n, m in model.named_modules() if hasattr(m, "stacked")}
-            stacked = {self.masters[n]: counts.get(n, 1) for n in matrices}
+            counts = {f"{n}.weight": getattr(m, "stacked", 1) for n, m in model.named_modules()}
+            stacked: dict[Tensor, int] = {self.masters[n]: counts[n] for n in matrices}
             self.optimizers.append(Muon(stacked, 0.0, weight_decay=weight_decay, stacked=stacked))
 
     @torch.no_grad()
@@ -123,7 +123,8 @@ class MasterOptimizer:
                 group["lr"] = learning_rate
             optimizer.step()
         if self.low_precision:
-            torch._foreach_copy_(list(self.names.values()), [self.masters[n] for n in self.names])
+            for name, parameter in self.names.items():
+                parameter.copy_(self.masters[name])
         for parameter in (*self.names.values(), *self.masters.values()):
             parameter.grad = None
 

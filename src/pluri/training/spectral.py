@@ -69,12 +69,15 @@ def _sample(store: TokenStore, documents: NDArray[np.int64], seed: int) -> NDArr
 
 
 def _framed(store: TokenStore, documents: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each document between its [CLS] and [SEP], as the model will see it: ids and number of the document, both (T,)."""
+    """Each document between [CLS] and [SEP], as the model will see it: ids and number of the document, both (T,)."""
     lengths = store.document_lengths[documents]
     ragged = store.gather(documents, np.zeros_like(documents), lengths)
     starts = offsets_of(lengths + 2)
-    ids = np.full(starts[-1], store.tokenizer.sep_id, np.int64)
-    ids[starts[:-1]] = store.tokenizer.cls_id
+    cls_id, sep_id = store.tokenizer.cls_id, store.tokenizer.sep_id
+    assert cls_id is not None  # the objective has refused a store without them
+    assert sep_id is not None
+    ids = np.full(starts[-1], sep_id, np.int64)
+    ids[starts[:-1]] = cls_id
     ids[slices(starts[:-1] + 1, lengths)] = ragged.ids
     return ids, np.repeat(np.arange(len(documents)), lengths + 2)
 
