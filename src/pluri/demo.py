@@ -66,7 +66,7 @@ _ABOUT = {
     "Task": "for each character: does it begin a word (B) or continue one (I), and which part of speech is the word?",
     "Labels": "50, 200 or 1000 sentences drawn by a seed from the same 90%; 100 further ones choose the best moment of "
     "training and the linear model's regularization, for every method alike",
-    "Test": "600 sentences drawn from the last 10% of the month, seen by nobody before",
+    "Test": "600 sentences drawn from the last 10% of the month; no method trains on them",
     "unit": "sentences",
 }
 
