@@ -123,7 +123,7 @@ def _examples(store: TokenStore, length: int, blocks: bool) -> list[list[int]]:
     return [flat[at : at + length] for at in range(0, len(flat) - length + 1, length)]
 
 
-def measure(store: TokenStore, case: tuple[int, ...], memory: bool) -> list[Row]:
+def measure(store: TokenStore, case: tuple[int, ...]) -> list[Row]:
     layers, width, vocabulary, length, _, rounds = case
     name = f"{layers}/{width}/{vocabulary:,}/{length}"
     dtype = torch.bfloat16 if fast_bf16() else torch.float32
@@ -161,12 +161,15 @@ def measure(store: TokenStore, case: tuple[int, ...], memory: bool) -> list[Row]
                     "peak_gflops": top / 1e9,
                 }
             )
-    if memory:
-        here = [str(store.path), *map(str, case)]
-        floor = peak_memory(["--memory", "nothing", *here])
-        ours_mib, theirs_mib = (peak_memory(["--memory", side, *here]) - floor for side in ("pluri", "transformers"))
-        rows[0] |= {"peak_mib": ours_mib, "peer_peak_mib": theirs_mib, "memory_ratio": ours_mib / theirs_mib}
     return rows
+
+
+def memory(store_path: Path, case: tuple[int, ...]) -> Row:
+    """Peak memory of each side in a process of its own, less what loading everything takes."""
+    here = [str(store_path), *map(str, case)]
+    floor = peak_memory(["--memory", "nothing", *here])
+    ours, theirs = (peak_memory(["--memory", side, *here]) - floor for side in ("pluri", "transformers"))
+    return {"peak_mib": ours, "peer_peak_mib": theirs, "memory_ratio": ours / theirs}
 
 
 def memory_probe(side: str, store_path: str, *numbers: str) -> None:
@@ -202,7 +205,10 @@ def main() -> None:
             if not store_path.exists():
                 tokenizer = train_tokenizer([str(text)], kind="bpe", vocab_size=case[2])
                 prepare([str(text)], tokenizer, store_path)
-            rows += measure(TokenStore.open(store_path), case, memory=not options.quick)
+            measured = measure(TokenStore.open(store_path), case)
+            if not options.quick:
+                measured[0] |= memory(store_path, case)
+            rows += measured
     finish(rows, options.json, f"Masked-LM pretraining, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
 

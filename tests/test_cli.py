@@ -40,7 +40,7 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_verbs_are_those_of_the_guide():
     guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
     assert VERBS == [
-        "doctor", "evaluate", "fill", "finetune", "predict", "prepare",
+        "doctor", "embed", "evaluate", "fill", "finetune", "predict", "prepare",
         "pretrain", "quickstart", "report", "tokenizer", "verify-resume",
     ]  # fmt: skip
     assert [verb for verb in VERBS if f"pluri {verb}" not in guide] == []

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pluri.checkpoints.huggingface import load_model as load_model
     from pluri.checkpoints.huggingface import save_model as save_model
     from pluri.demo import quickstart as quickstart
+    from pluri.inference.embedding_files import embed as embed
     from pluri.inference.fill import fill as fill
     from pluri.report import write_report as write_report
     from pluri.run.doctor import diagnose as diagnose
@@ -33,6 +34,7 @@ _HOMES = {
     "TokenStore": "tokens.store",
     "Tokenizer": "tokens.tokenizer",
     "diagnose": "run.doctor",
+    "embed": "inference.embedding_files",
     "evaluate": "run.finetune",
     "fill": "inference.fill",
     "finetune": "run.finetune",

@@ -235,6 +235,35 @@ def fill(text: str, /, *, model: Model, top_k: int = 5, as_json: Json = False) -
 
 
 @app.command
+def embed(
+    files: Files,
+    /,
+    *,
+    model: Model,
+    output: OneFile,
+    pooling: Literal["mean", "cls", "token"] = "mean",
+    normalize: Annotated[bool, Flag] = False,
+    max_length: int | None = None,
+    text_column: TextColumn = "text",
+    as_json: Json = False,
+) -> Answer:
+    """Write the vector of each record: .npy, .parquet, or .txt as word2vec text. Tokens' vectors need .parquet.
+
+    Example: pluri embed corpus.txt --model run/model -o vectors.npy
+
+    Args:
+        pooling: the mean of a record's tokens, its first token, or every token.
+        normalize: scale vectors to length 1.
+        max_length: tokens of a record that are read; by default all that the model can.
+    """
+    done = pluri.embed(
+        files, model, output, pooling=pooling, normalize=normalize, max_length=max_length, text_column=text_column
+    )
+    cut = f", {done['truncated']:,} records cut at the model's length" if done["truncated"] else ""
+    return Answer(done, f"{done['records']:,} records, width {done['width']}{cut}: {output}", as_json)
+
+
+@app.command
 def report(runs: Paths, /, *, output: OneFile, as_json: Json = False) -> Answer:
     """Write one HTML file about runs: loss, label efficiency, ledger, filled blanks. It needs no network.
 

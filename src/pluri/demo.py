@@ -5,9 +5,10 @@ word's part of speech, for 50, 200 and 1000 sentences. Everything fits into a fe
 """
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -24,8 +25,11 @@ from pluri.tasks.fit import Split, Tuning, fit, predict, with_new_head
 from pluri.tasks.task import Labelled, define_task, draw
 from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore
+from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.training import train_tokenizer
 from pluri.training.spectral import spectral_start
+
+Paragraphs = list[list[tuple[str, str]]]  # of words and their parts of speech
 
 SIZES = (50, 200, 1000)
 MAX_SEEDS = 5
@@ -35,6 +39,8 @@ _TASK = "word boundaries and parts of speech"
 _PRETRAINING = 0.42  # share of the time
 _HELD_OUT = 0.1  # share of the paragraphs, the last of the month: never seen in pretraining
 _VALIDATION, _TEST = 100, 600  # sentences
+_TEST_DRAW = 1  # draw 0 was looked at while this was built
+_TUNING = Tuning(epochs=2, min_steps=120, validations=4)
 _ENDS, _CLOSING = "。！？；", "”’）》」』"
 
 # What the tags of the corpus mean, for readers of the report.
@@ -81,27 +87,21 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
     output = Path(output)
     say = Console(stderr=True, quiet=not progress).print
     say("[bold]1/4[/] reading the newspaper, training a tokenizer, preparing the store")
-    pool, held_out = _split(tagged_paragraphs())
-    text = _write_text(output, pool)
-    tokenizer = train_tokenizer([str(text)], kind="char", vocab_size=8000)
-    store = prepare([str(text)], tokenizer, output / "store", language="zh")
+    pool, held_out = newspaper()
+    store = prepared(output, pool)
 
     say("[bold]2/4[/] pretraining: guess the covered characters")
     left = (deadline - time.monotonic()) / 60
     run = output / "pretrain"
     if (run / "journal.jsonl").exists():
         shutil.rmtree(run)
-    values = {
-        "store": store.path,
-        "output": run,
-        "model": {"preset": "modern", "num_layers": 2, "hidden_size": 384, "max_length": LENGTH},
-        "training": {"minutes": max(left - (1 - _PRETRAINING) * minutes, 0.05)},
-    }
-    pretrain(PretrainConfig.parse(values), progress=progress)
+    pretrain(configuration(store, run, max(left - (1 - _PRETRAINING) * minutes, 0.05)), progress=progress)
     _write_fills(run)
 
     say("[bold]3/4[/] fine-tuning on few labels, beside a random start and a linear model")
-    comparisons = _few_labels(run / "model", store, _sentences(pool), _sentences(held_out), deadline, say)
+    model, _ = load_model(run / "model")
+    starts = {PRETRAINED: model, COUNTS: counted(model, store), RANDOM_START: None}
+    comparisons = few_labels(starts, store.tokenizer, pool, held_out, deadline=deadline, say=say)
 
     say("[bold]4/4[/] writing the report")
     rows = [row for comparison in comparisons.values() for row in comparison.rows()]
@@ -122,24 +122,57 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
     return write_report([output], output / "report.html", title="What did pretraining do?")
 
 
-def _few_labels(
-    folder: Path, store: TokenStore, pool: list[Labelled], held_out: list[Labelled], deadline: float, say
+def newspaper() -> tuple[Paragraphs, Paragraphs]:
+    """The month up to its last tenth, and the last tenth: (word, part of speech) of each paragraph."""
+    paragraphs = tagged_paragraphs()
+    border = round(len(paragraphs) * (1 - _HELD_OUT))
+    return paragraphs[:border], paragraphs[border:]
+
+
+def prepared(output: Path, paragraphs: Paragraphs) -> TokenStore:
+    """The plain text of the paragraphs, character by character, as OUTPUT/store."""
+    text = _write_text(output, paragraphs)
+    tokenizer = train_tokenizer([str(text)], kind="char", vocab_size=8000)
+    return prepare([str(text)], tokenizer, output / "store", language="zh")
+
+
+def configuration(store: TokenStore, run: Path, minutes: float) -> PretrainConfig:
+    """The quickstart's pretraining: the default recipe, in a size that a few minutes fill."""
+    model = {"preset": "modern", "num_layers": 2, "hidden_size": 384, "max_length": LENGTH}
+    values = {"store": store.path, "output": run, "model": model, "training": {"minutes": minutes}}
+    return PretrainConfig.parse(values)
+
+
+def few_labels(
+    starts: Mapping[str, Model | None],
+    tokenizer: Tokenizer,
+    pool: Paragraphs,
+    held_out: Paragraphs,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seeds: int = MAX_SEEDS,
+    linear: bool = True,
+    deadline: float = math.inf,
+    say: Callable[[str], None] = print,
 ) -> dict[int, Comparison]:
-    """All methods at all sizes for one seed, and for as many further seeds as the time allows."""
-    model, tokenizer = load_model(folder)
-    validation = draw(pool, _VALIDATION, MAX_SEEDS)
+    """Every method at every size for one seed, then for as many of the further seeds as the time allows.
+
+    starts: method to the model that fine-tuning begins from; None is the first one's architecture, from a random start.
+    linear: the linear model beside them. deadline: on the clock of time.monotonic().
+    """
+    model = next(start for start in starts.values() if start is not None)
+    sentences, unseen = _sentences(pool), _sentences(held_out)
+    validation = draw(sentences, _VALIDATION, MAX_SEEDS)
     chosen = {id(record) for record in validation}
-    texts = {record.units for record in pool}
-    train = [record for record in pool if id(record) not in chosen]
-    test = draw([record for record in held_out if record.units not in texts], _TEST, 0)
+    texts = {record.units for record in sentences}
+    train = [record for record in sentences if id(record) not in chosen]
+    test = draw([record for record in unseen if record.units not in texts], _TEST, _TEST_DRAW)
     task = define_task("tag", [*train, *validation, *test])
-    comparisons: dict[int, Comparison] = {}
-    tuning = Tuning(epochs=1, min_steps=80, validations=3)
-    starts = {PRETRAINED: model, COUNTS: _counted(model, store), RANDOM_START: None}
     make = {"task": task, "tokenizer": tokenizer, "length": LENGTH, "truncate": False}
     checked, asked = Split.of(validation, **make), Split.of(test, **make)
+    comparisons: dict[int, Comparison] = {}
     took: dict[int, float] = {}
-    for seed, size in [(seed, size) for seed in range(MAX_SEEDS) for size in SIZES]:
+    for seed, size in [(seed, size) for seed in range(seeds) for size in sizes]:
         began = time.monotonic()
         if seed and began + 1.1 * took[size] > deadline:
             continue  # a smaller size may still fit
@@ -147,21 +180,24 @@ def _few_labels(
         comparison = comparisons.setdefault(size, Comparison(task, _TASK, size))
         before = len(comparison.runs)
         for method, start in starts.items():
+            if method == COUNTS and size != sizes[0]:
+                continue  # one size shows what they are worth
             tuned = with_new_head(start or model, task, seed, fresh=start is None)
-            trained = fit(tuned, task, drawn, checked, tuning, seed=seed)
+            trained = fit(tuned, task, drawn, checked, _TUNING, seed=seed)
             said = predict(tuned, task, asked.encoded)
             kept = tuned if method == PRETRAINED else None
             outcome = task.outcome(test, said.values)
             comparison.add(Run(method, seed, outcome, trained.best[task.metric], kept, said))
-        outcome = task.outcome(test, windows(task, drawn.records, validation, test))
-        comparison.add(Run(WINDOWS, seed, outcome))
+        if linear:
+            outcome = task.outcome(test, windows(task, drawn.records, validation, test))
+            comparison.add(Run(WINDOWS, seed, outcome))
         took[size] = time.monotonic() - began
         figures = ", ".join(f"{r.method} {r.outcome.value(task.metric):.1%}" for r in comparison.runs[before:])
         say(f"    {size:>4} sentences, seed {seed}: {figures}")
     return comparisons
 
 
-def _counted(model: Model, store: TokenStore) -> Model:
+def counted(model: Model, store: TokenStore) -> Model:
     """What pretraining began from: counted neighbours in the embeddings, and no training step."""
     start = Model(model.config, {"masked": model.config.vocab_size})
     share = PretrainConfig.model_fields["validation"].default
@@ -169,22 +205,14 @@ def _counted(model: Model, store: TokenStore) -> Model:
     return start
 
 
-def _split(
-    paragraphs: list[list[tuple[str, str]]],
-) -> tuple[list[list[tuple[str, str]]], list[list[tuple[str, str]]]]:
-    """The month up to its last tenth, and the last tenth."""
-    border = round(len(paragraphs) * (1 - _HELD_OUT))
-    return paragraphs[:border], paragraphs[border:]
-
-
-def _write_text(output: Path, paragraphs: list[list[tuple[str, str]]]) -> Path:
+def _write_text(output: Path, paragraphs: Paragraphs) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     path = output / "newspaper.txt"
     path.write_text("".join("".join(word for word, _ in p) + "\n" for p in paragraphs), encoding="utf-8")
     return path
 
 
-def _sentences(paragraphs: list[list[tuple[str, str]]]) -> list[Labelled]:
+def _sentences(paragraphs: Paragraphs) -> list[Labelled]:
     """Sentences of 5 to LENGTH - 2 characters, each character labelled B- or I- and its word's part of speech."""
     found = []
     for number, paragraph in enumerate(paragraphs, 1):
@@ -196,9 +224,9 @@ def _sentences(paragraphs: list[list[tuple[str, str]]]) -> list[Labelled]:
     return found
 
 
-def _cut(paragraph: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+def _cut(paragraph: Sequence[tuple[str, str]]) -> Paragraphs:
     """After each mark that ends a sentence, with the quotes and brackets that close behind it."""
-    sentences: list[list[tuple[str, str]]] = [[]]
+    sentences: Paragraphs = [[]]
     ended = False
     for word, tag in paragraph:
         if ended and word not in _CLOSING:

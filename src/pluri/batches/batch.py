@@ -47,6 +47,13 @@ class Batch:
             return torch.empty(0, dtype=torch.int64)
         return torch.nonzero(self.labels.reshape(-1) != IGNORE).squeeze(-1)
 
+    @property
+    def members(self) -> Tensor:
+        """Flat indices (T,) of all tokens, sequence after sequence as they were given, not as they were packed."""
+        ends = self.lengths.cumsum(0)
+        offsets = torch.repeat_interleave(self.starts - ends + self.lengths, self.lengths)
+        return offsets + torch.arange(offsets.shape[0], device=offsets.device)
+
     def to(self, device: torch.device | str) -> "Batch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if v is not None})

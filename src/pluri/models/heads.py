@@ -130,10 +130,7 @@ class Model(nn.Module):
         flat = hidden.flatten(0, 1)  # (B * L, D)
         if self.config.pooling == "first":
             return flat.index_select(0, batch.starts)
-        ends = batch.lengths.cumsum(0)
-        offsets = torch.repeat_interleave(batch.starts - ends + batch.lengths, batch.lengths)
-        members = flat.index_select(0, offsets + torch.arange(offsets.shape[0], device=flat.device))
-        return torch.segment_reduce(members, "mean", lengths=batch.lengths, axis=0)
+        return torch.segment_reduce(flat.index_select(0, batch.members), "mean", lengths=batch.lengths, axis=0)
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor]:

@@ -120,11 +120,7 @@ def _of_tokens(hidden: Tensor, batch: Batch) -> Tensor:
 
 def _means(hidden: Tensor, batch: Batch) -> Tensor:
     """hidden: (B * L, D). Returns the mean over each sequence, (N, D)."""
-    owner = torch.repeat_interleave(torch.arange(len(batch.starts)), batch.lengths)  # (T,)
-    ends = batch.lengths.cumsum(0)
-    places = torch.arange(len(owner)) + (batch.starts - ends + batch.lengths)[owner]  # (T,)
-    sums = hidden.new_zeros(len(batch.starts), hidden.shape[1]).index_add_(0, owner, hidden[places])
-    return sums / batch.lengths[:, None]
+    return torch.segment_reduce(hidden[batch.members], "mean", lengths=batch.lengths, axis=0)
 
 
 def _regression(task: Task, strength: float) -> Any:

@@ -1,0 +1,127 @@
+"""Vectors of the records of files, written as .npy, .parquet or word2vec text."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pluri.checkpoints.huggingface import load_model
+from pluri.errors import UsageError
+from pluri.inference.embeddings import Embedded, Pooling, embed_texts
+from pluri.sequences import expand, read_records
+from pluri.tokens.tokenizer import Tokenizer
+
+_NPY_HEADER = 128
+"""Bytes before the data of a .npy file: room for any shape, filled in when the number of rows is known."""
+
+
+def embed(
+    sources: Iterable[str | Path] | str | Path,
+    folder: str | Path,
+    output: str | Path,
+    *,
+    pooling: Pooling = "mean",
+    normalize: bool = False,
+    max_length: int | None = None,
+    text_column: str = "text",
+) -> dict[str, int]:
+    """Writes the vector of each record of some files; see `embed_texts` for the options.
+
+    output: by its suffix. .npy: float32 (N, D). .parquet: a row a record, `text` and `vector`; with pooling "token" also
+        `tokens`, and `vector` has one vector for each. .txt: word2vec text, "N D", then a record and its vector a line,
+        blanks in the record written as "_".
+    The file appears when it is whole; what stood there stays until then.
+    Returns {"records", "width", "truncated"}: truncated records were longer than `max_length`.
+    UsageError: another suffix, or pooling "token" to anything but .parquet. DataError: see read_records.
+    """
+    output = Path(output)
+    if output.suffix not in _WRITERS:
+        do = f"end it in one of {', '.join(_WRITERS)}"
+        raise UsageError(f"unknown format {output.suffix!r}", where=str(output), do=do)
+    if pooling == "token" and output.suffix != ".parquet":
+        raise UsageError("vectors of tokens need a table", where=str(output), do="end it in .parquet")
+    files = expand(sources)
+    model, tokenizer = load_model(folder)
+    texts = (record.text for file in files for record in read_records(file, text_column=text_column))
+    chunks = embed_texts(model, tokenizer, texts, pooling=pooling, normalize=normalize, max_length=max_length)
+    done = {"records": 0, "width": model.config.hidden_size, "truncated": 0}
+
+    def counted() -> Iterator[Embedded]:
+        for chunk in chunks:
+            yield chunk
+            done["records"] += len(chunk.texts)
+            done["truncated"] += chunk.truncated
+
+    with _atomic(output) as file:
+        _WRITERS[output.suffix](file, counted(), tokenizer, pooling, done)
+    return done
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place when all is written, or goes away."""
+    if path.is_dir():
+        raise UsageError("is a folder", where=str(path), do="name a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _npy(file: BinaryIO, chunks: Iterator[Embedded], _: Tokenizer, __: str, done: dict[str, int]) -> None:
+    file.write(bytes(_NPY_HEADER))
+    for chunk in chunks:
+        file.write(np.ascontiguousarray(chunk.vectors, "<f4").data)
+    # Format version 1.0: magic, version, length of the rest, a literal padded with blanks to the full length.
+    shape = f"({done['records']}, {done['width']})"
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".ljust(_NPY_HEADER - 11) + "\n"
+    file.seek(0)
+    file.write(b"\x93NUMPY\x01\x00" + (_NPY_HEADER - 10).to_bytes(2, "little") + text.encode("latin-1"))
+
+
+def _parquet(file: BinaryIO, chunks: Iterator[Embedded], tokenizer: Tokenizer, pooling: str, done: dict) -> None:
+    vector: pa.DataType = pa.list_(pa.float32(), done["width"])
+    fields = [pa.field("text", pa.string())]
+    if pooling == "token":
+        fields.append(pa.field("tokens", pa.list_(pa.string())))
+        vector = pa.list_(vector)
+    schema = pa.schema([*fields, pa.field("vector", vector)])
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for chunk in chunks:
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(chunk.vectors.reshape(-1)), done["width"])
+            columns: list[pa.Array] = [pa.array(chunk.texts)]
+            if pooling == "token":
+                offsets = pa.array(chunk.offsets.astype(np.int32))
+                columns.append(pa.ListArray.from_arrays(offsets, pa.array(tokenizer.tokens(chunk.ids))))
+                flat = pa.ListArray.from_arrays(offsets, flat)
+            writer.write_table(pa.table([*columns, flat], schema=schema))
+
+
+def _word2vec(file: BinaryIO, chunks: Iterator[Embedded], _: Tokenizer, __: str, done: dict[str, int]) -> None:
+    width = f" {done['width']}\n"
+    room = 20
+    file.write(b" " * room + width.encode())
+    for chunk in chunks:
+        for text, vector in zip(chunk.texts, chunk.vectors, strict=True):
+            name = "_".join(text.split()) or "_"
+            file.write(f"{name} {' '.join(f'{value:.6g}' for value in vector)}\n".encode())
+    file.seek(0)
+    file.write(str(done["records"]).encode())
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, Iterator[Embedded], Tokenizer, str, dict[str, int]], None]] = {
+    ".npy": _npy,
+    ".parquet": _parquet,
+    ".txt": _word2vec,
+}
