@@ -65,8 +65,7 @@ def main() -> None:
 
 def trained(store: TokenStore, run: Path, minutes: float, seed: int, change: dict[str, Any]) -> dict[str, Any]:
     """Tokens seen and the loss of one variant."""
-    values = configuration(store, run, minutes).model_dump(exclude_unset=True)
-    values["training"]["seed"] = seed
+    values = configuration(store, run, minutes=minutes, seed=seed).model_dump(exclude_unset=True)
     for part, fields in change.items():
         values[part] = {**values.get(part, {}), **fields} if isinstance(fields, dict) else fields
     config = PretrainConfig.parse(values)

@@ -1,10 +1,11 @@
 """What more pretraining is worth: the quickstart's task with few labels, after longer and longer pretraining.
 
-    python recipes/pretraining-time/run.py OUTPUT [--minutes 1 4 16] [--sizes 50 200] [--seeds 2]
+    python recipes/pretraining-time/run.py OUTPUT [--tokens 200000 800000 2400000] [--sizes 50 200] [--seeds 2]
 
 Every budget is a run of its own with its own schedule, from the same start; fine-tuning, test sentences and baselines
-are the quickstart's. Writes OUTPUT/results.json: the quickstart's rows, with `minutes`, `tokens` and `eval_loss` of the
-pretraining beside them, and prints where the pretrained model's interval first lies above each baseline's.
+are the quickstart's. Budgets are tokens, which are the same on any machine; `minutes` are those of this machine. Writes
+OUTPUT/results.json: the quickstart's rows, with `tokens`, `minutes` and `eval_loss` of the pretraining beside them, and
+prints where the pretrained model's interval first lies above each baseline's.
 """
 
 import argparse
@@ -27,23 +28,23 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 4, 16], help="budgets of pretraining")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[200_000, 800_000, 2_400_000], help="budgets")
     parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200], help="labelled sentences")
     parser.add_argument("--seeds", type=int, default=2, help="draws of the labelled sentences")
     options = parser.parse_args()
     pool, held_out = newspaper()
     store = prepared(options.output, pool)
     rows: list[Row] = []
-    for minutes in sorted(options.minutes):
-        run = options.output / f"pretrain-{minutes:g}"
-        folder = run / "model" if (run / "model").exists() else pretrain(configuration(store, run, minutes))
+    for tokens in sorted(options.tokens):
+        run = options.output / f"pretrain-{tokens}"
+        folder = run / "model" if (run / "model").exists() else pretrain(configuration(store, run, tokens=tokens))
         model, _ = load_model(folder)
         first = not rows
         starts = {PRETRAINED: model} | ({COUNTS: counted(model, store), RANDOM_START: None} if first else {})
         sizes, seeds = options.sizes, options.seeds
         compared = few_labels(starts, store.tokenizer, pool, held_out, sizes=sizes, seeds=seeds, linear=first)
         last = [event for event in read_journal(run / "journal.jsonl") if event["event"] == "validation"][-1]
-        spent = {"minutes": minutes, "tokens": last["tokens"], "eval_loss": last["eval_loss"]}
+        spent = {"tokens": last["tokens"], "minutes": last["seconds"] / 60, "eval_loss": last["eval_loss"]}
         for row in (row for comparison in compared.values() for row in comparison.rows()):
             rows.append(row | (spent if row["method"] == PRETRAINED else {}))
         (options.output / "results.json").write_text(json.dumps({"rows": rows}, indent=1), encoding="utf-8")
@@ -53,13 +54,13 @@ def main() -> None:
 def show(rows: list[Row]) -> None:
     """The table, a line for each method and budget; then the crossings."""
     sizes = sorted({row["labelled"] for row in rows})
-    cells: dict[tuple[str, float, int, float], dict[int, list[Row]]] = {}
+    cells: dict[tuple[str, int, float, float], dict[int, list[Row]]] = {}
     for row in rows:
-        line = (row["method"], row.get("minutes", 0), row.get("tokens", 0), row.get("eval_loss", 0))
+        line = (row["method"], row.get("tokens", 0), row.get("minutes", 0), row.get("eval_loss", 0))
         cells.setdefault(line, {}).setdefault(row["labelled"], []).append(row)
-    table = Table("method", "minutes", "tokens", "loss", *(f"{size:,} labelled" for size in sizes))
-    for (method, minutes, tokens, loss), found in sorted(cells.items()):
-        spent = (f"{minutes:g}", f"{tokens:,}", f"{loss:.2f}") if minutes else ("", "", "")
+    table = Table("method", "tokens", "minutes", "loss", *(f"{size:,} labelled" for size in sizes))
+    for (method, tokens, minutes, loss), found in sorted(cells.items()):
+        spent = (f"{tokens:,}", f"{minutes:.1f}", f"{loss:.2f}") if tokens else ("", "", "")
         table.add_row(method, *spent, *(_cell(found.get(size, [])) for size in sizes))
     console = Console(width=140)
     console.print(table)
@@ -68,8 +69,8 @@ def show(rows: list[Row]) -> None:
         for method in dict.fromkeys(line[0] for line in cells if line[0] != PRETRAINED):
             rival = next((found.get(size) for line, found in cells.items() if line[0] == method), None)
             if rival:
-                above = [minutes for minutes, row in ours.items() if row["low"] > rival[0]["high"]]
-                where = f"from {min(above):g} minutes on" if above else f"not within {max(ours):g} minutes"
+                above = [tokens for tokens, row in ours.items() if row["low"] > rival[0]["high"]]
+                where = f"from {min(above):,} tokens on" if above else f"not within {max(ours):,} tokens"
                 console.print(f"{size:,} labelled: above {method}, intervals apart: {where}")
 
 

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -95,7 +96,8 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
     run = output / "pretrain"
     if (run / "journal.jsonl").exists():
         shutil.rmtree(run)
-    pretrain(configuration(store, run, max(left - (1 - _PRETRAINING) * minutes, 0.05)), progress=progress)
+    spend = max(left - (1 - _PRETRAINING) * minutes, 0.05)
+    pretrain(configuration(store, run, minutes=spend), progress=progress)
     _write_fills(run)
 
     say("[bold]3/4[/] fine-tuning on few labels, beside a random start and a linear model")
@@ -136,10 +138,10 @@ def prepared(output: Path, paragraphs: Paragraphs) -> TokenStore:
     return prepare([str(text)], tokenizer, output / "store", language="zh")
 
 
-def configuration(store: TokenStore, run: Path, minutes: float) -> PretrainConfig:
-    """The quickstart's pretraining: the default recipe, in a size that a few minutes fill."""
+def configuration(store: TokenStore, run: Path, **training: Any) -> PretrainConfig:
+    """The quickstart's pretraining: the default recipe, in a size that a few minutes fill. training: its budget."""
     model = {"preset": "modern", "num_layers": 2, "hidden_size": 384, "max_length": LENGTH}
-    values = {"store": store.path, "output": run, "model": model, "training": {"minutes": minutes}}
+    values = {"store": store.path, "output": run, "model": model, "training": training}
     return PretrainConfig.parse(values)
 
 

@@ -134,4 +134,3 @@ def _vectors(
             vectors = torch.segment_reduce(vectors, "mean", lengths=batch.lengths, axis=0)
     vectors = (F.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()
     return np.split(vectors, np.cumsum(lengths)[:-1]) if pooling == "token" else list(vectors)
-

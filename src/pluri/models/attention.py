@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
 from pluri.models.config import ModelConfig
+from pluri.models.dropout import dropout
 from pluri.models.linear import StackedLinear
 from pluri.models.norms import inverse_rms
 from pluri.models.positions import rotary_turns, rotate_
@@ -65,6 +66,20 @@ class _QueriesAndKeys(torch.autograd.Function):
         return torch.cat((grad.to(qk.dtype), grad_v.unsqueeze(2)), 2), None, None
 
 
+def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rate: float) -> Tensor:
+    """Scaled dot-product attention with dropout of its weights: (B, H, L, C) each, to (B, H, L, C).
+
+    mask: bool, broadcast to (B, H, L, L), or None.
+    On a CPU torch's own function has no fused kernel with dropout, and drops as slowly as `dropout` says.
+    """
+    if not rate or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, L, L)
+    if mask is not None:
+        scores += mask.to(scores.dtype).log()  # 0 or -inf: adding is faster than filling
+    return dropout(scores.softmax(-1), rate) @ v
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself (Vaswani et al. 2017, section 3.2), one product for q, k and v."""
 
@@ -86,6 +101,5 @@ class SelfAttention(nn.Module):
         else:
             q, k, v = _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[not-iterable]
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L, C)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.mask, dropout_p=dropout)
+        mixed = attended(q, k, v, layout.mask, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).reshape(rows, length, width))

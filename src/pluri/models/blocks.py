@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pluri.models.attention import Layout, SelfAttention
 from pluri.models.config import ModelConfig
+from pluri.models.dropout import dropout
 from pluri.models.linear import StackedLinear
 from pluri.models.norms import build_norm
 
@@ -72,4 +73,4 @@ class Block(nn.Module):
         return self.ffn_norm(x + self._drop(self.ffn(x)))
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout) if self.training and self.dropout else x
+        return dropout(x, self.dropout) if self.training else x

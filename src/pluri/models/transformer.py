@@ -13,6 +13,7 @@ from pluri.batches.batch import Batch
 from pluri.models.attention import layout
 from pluri.models.blocks import Block
 from pluri.models.config import ModelConfig
+from pluri.models.dropout import dropout
 from pluri.models.norms import build_norm
 
 
@@ -70,8 +71,8 @@ class Embeddings(nn.Module):
         if self.context is not None:
             x = x + self.context(batch)
         x = self.norm(x)
-        if self.training and self.dropout:
-            x = F.dropout(x, self.dropout)
+        if self.training:
+            x = dropout(x, self.dropout)
         return x if self.projection is None else self.projection(x)
 
 
