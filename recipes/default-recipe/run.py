@@ -3,8 +3,9 @@
     python recipes/default-recipe/run.py OUTPUT [--minutes 1] [--rounds 2] [--only NAME ...]
 
 Text and model size are the quickstart's. Each variant starts anew with the round as its seed; the rounds go through all
-variants before they repeat. All of a round are judged alike: 15% of the tokens of the same held-out documents, the same masks. Time
-is training alone: counting for the start (3 to 5 seconds) and validation come on top. Writes OUTPUT/results.json.
+variants before they repeat. All of a round are judged alike: 15% of the tokens of the same held-out documents, the same
+masks. Time is training alone: counting for the start (3 to 5 seconds) and validation come on top. Writes
+OUTPUT/results.json.
 """
 
 import argparse

@@ -112,7 +112,7 @@ def test_what_cannot_be_is_said(folder, texts, tmp_path, output, options, messag
 def test_a_failure_keeps_the_file_of_before(folder, tmp_path):
     (tmp_path / "v.npy").write_bytes(b"before")
     (tmp_path / "texts.jsonl").write_text('{"text": "fine"}\n{"text": broken}\n', encoding="utf-8")
-    with pytest.raises(Exception, match="texts.jsonl:2"):
+    with pytest.raises(Exception, match=r"texts\.jsonl:2"):
         embed(tmp_path / "texts.jsonl", folder, tmp_path / "v.npy")
     assert (tmp_path / "v.npy").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 2

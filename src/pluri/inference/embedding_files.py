@@ -32,9 +32,9 @@ def embed(
 ) -> dict[str, int]:
     """Writes the vector of each record of some files; see `embed_texts` for the options.
 
-    output: by its suffix. .npy: float32 (N, D). .parquet: a row a record, `text` and `vector`; with pooling "token" also
-        `tokens`, and `vector` has one vector for each. .txt: word2vec text, "N D", then a record and its vector a line,
-        blanks in the record written as "_".
+    output: by its suffix. .npy: float32 (N, D). .parquet: a row a record, `text` and `vector`; with pooling "token"
+        also `tokens`, and `vector` has one vector for each. .txt: word2vec text, "N D", then a record and its vector a
+        line, blanks in the record written as "_".
     The file appears when it is whole; what stood there stays until then.
     Returns {"records", "width", "truncated"}: truncated records were longer than `max_length`.
     UsageError: another suffix, or pooling "token" to anything but .parquet. DataError: see read_records.

@@ -12,8 +12,8 @@ _LEVELS = 2**16
 def dropout(x: Tensor, rate: float) -> Tensor:
     """x with each element set to 0 with probability `rate`, and the others scaled so that the mean stays: any shape.
 
-    On a CPU, torch draws one number after the other for each element, which takes as long as a matrix product; here four
-    elements share a draw of 64 bits, and the rate is rounded to 1/65536. Draws from torch's generator.
+    On a CPU, torch draws one number after the other for each element, which takes as long as a matrix product; here
+    four elements share a draw of 64 bits, and the rate is rounded to 1/65536. Draws from torch's generator.
     """
     if not rate:
         return x
