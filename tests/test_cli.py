@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,7 +117,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     [
         (DataError("broken", where="a.jsonl:3", do="mend it"), 1, "error: a.jsonl:3: broken; mend it\n"),
         (UsageError("two\nlines"), 2, "error: two lines\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (KeyboardInterrupt(), 1, "error: interrupted\n"),
         (OSError(errno.ENOSPC, "No space left on device", "run/x"), 1, "error: run/x: No space left on device\n"),
         (OSError(errno.EROFS, "Read-only file system"), 1, "error: Read-only file system\n"),
         (
@@ -211,3 +213,26 @@ def test_the_program_itself(tmp_path: Path):
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_in_pretraining_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path):
+    (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES * 40), encoding="utf-8")
+    tokenizer = pluri.train_tokenizer(tmp_path / "corpus.txt", vocab_size=80)
+    pluri.prepare(tmp_path / "corpus.txt", tokenizer, tmp_path / "store", workers=1)
+    settings = 'store = "store"\noutput = "run"\nmodel = {size = "tiny", max_length = 32}\ntraining.steps = 1000000\n'
+    (tmp_path / "pretrain.toml").write_text(settings)
+    environment = {key: value for key, value in os.environ.items() if key != "PLURI_DEBUG"}
+    command = [sys.executable, "-m", "pluri", "pretrain", "pretrain.toml"]
+    hears = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a shell in the background would not
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    signal.signal(signal.SIGINT, hears)
+    journal = tmp_path / "run" / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and '"event": "step"' in journal.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert "error: run: stopped by SIGINT after step" in err
+    assert "go on with --resume" in err.splitlines()[-1]
+    assert len(list((tmp_path / "run" / "checkpoints").glob("step-*"))) == 1

@@ -1,6 +1,6 @@
 """Running the command line: `pluri`, or `python -m pluri`.
 
-Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Results go to stdout, progress and complaints to stderr. Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ from rich.console import Console
 from pluri.cli import Answer, app
 from pluri.errors import PluriError
 
+_OUT_OF_MEMORY = ("not enough memory", "allocate memory", "out of memory")  # as torch says it
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code. With PLURI_DEBUG=1 in the environment, errors are raised."""
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(answer, file=out, flush=True)
         return 0 if answer.done else 1
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        return _complain("interrupted", 1)
     except Exception as error:
         if os.environ.get("PLURI_DEBUG") == "1":
             raise
@@ -44,6 +46,8 @@ def _explained(error: Exception) -> tuple[str, int]:
         return f"the package {error.name.partition('.')[0]} is not installed; pip install 'pluri[all]'", 1
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 1
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        return "out of memory; make the model, its length or the batch smaller", 1
     return f"unexpected {type(error).__name__}: {error}; run it with PLURI_DEBUG=1 to see where", 1
 
 

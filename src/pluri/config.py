@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,6 +66,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
+def hint(key: str, known: Sequence[str]) -> str:
+    """What an unknown key may have meant: the nearest that is known, or all that are."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+
+
 def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors()[0]
     location = ".".join(str(part) for part in problem["loc"])
@@ -74,9 +81,7 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
             inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
             model = inner if inner is not None else model
         known = list(model.model_fields) if hasattr(model, "model_fields") else []
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
-        return f"unknown key {location!r}{hint}"
+        return f"unknown key {location!r}; {hint(str(problem['loc'][-1]), known)}"
     value = problem.get("input")
     shown = "" if problem["type"] == "missing" or isinstance(value, dict) else f" (got {value!r})"
     message = problem["msg"].removeprefix("Value error, ")

@@ -92,3 +92,10 @@ def test_it_leaves_no_gradient(made):
     fill_blanks(model, tokenizer, "the [MASK]")
     assert all(parameter.grad is None for parameter in model.parameters())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_no_guess_is_no_answer(made, top_k):
+    model, tokenizer, _ = made()
+    with pytest.raises(UsageError, match="at least 1 guess"):
+        fill_blanks(model, tokenizer, "the [MASK] sat", top_k=top_k)

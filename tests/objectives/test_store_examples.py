@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pluri.batches.example import IGNORE, Examples
 from pluri.errors import UsageError
+from pluri.objectives import pairs
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.pieces import cut, cut_at_sentences
 from pluri.objectives.store_examples import StoreExamples
@@ -132,7 +133,7 @@ def test_nsp_second_part_follows_or_is_from_another_document(store):
             continue
         assert first[-1] < 12
         own = " ".join(map(str, first + second)) in everywhere[document]
-        assert own == (label == 0)
+        assert own == (label == 0) or len(second) < 5  # a short part may by chance be spelled like the true one
         if label == 1 and len(second) > 4:
             homes = {d for d, text in enumerate(everywhere) if " ".join(map(str, second)) in text}
             assert homes
@@ -149,18 +150,26 @@ def test_pairs_are_balanced(store, pair: str):
 
 
 @pytest.mark.parametrize("length", [64, 512])
-def test_the_length_of_a_pair_does_not_give_nsp_away(make_store, length: int):
+def test_lengths_say_nothing_of_nsp(make_store, length: int, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the coin says of true or random, the same pair of lengths comes out: no guess by lengths beats it."""
     store = make_store(np.random.default_rng(2).lognormal(4.6, 0.8, 2000).astype(int).tolist())
     made = source(store, length=length, masked=False, pair="nsp")
-    examples = everything(made)
-    labels = examples.sequence_labels
-    assert labels is not None
-    assert examples.token_type_ids is not None
-    second = np.add.reduceat(examples.token_type_ids.astype(int), examples.offsets[:-1])
-    for measure in (examples.lengths, second):
-        true, random = np.sort(measure[labels == 0]), np.sort(measure[labels == 1])
-        wins = (np.searchsorted(true, random, "left") + np.searchsorted(true, random, "right")) / 2 / len(true)
-        assert abs(wins.mean() - 0.5) < 0.1  # the area under the curve of telling them apart by length
+    draw, found = pairs.uniform, []
+    for coin in (0.0, 0.9):
+        monkeypatch.setattr(pairs, "uniform", lambda k, c, coin=coin: coin + 0 * draw(k, c) if c == 1 else draw(k, c))
+        found.append(everything(made))
+    random, true = found
+    assert random.sequence_labels is not None
+    assert true.sequence_labels is not None
+    known = np.asarray(true.sequence_labels != IGNORE)
+    assert known.mean() > 0.6
+    assert set(true.sequence_labels[known]) == {0}
+    assert set(random.sequence_labels[known]) == {1}
+    assert np.array_equal(true.offsets, random.offsets)
+    assert true.token_type_ids is not None
+    assert random.token_type_ids is not None
+    assert np.array_equal(true.token_type_ids, random.token_type_ids)
+    assert not np.array_equal(true.input_ids, random.input_ids)
 
 
 def test_masks_and_pairs_are_drawn_together(store):
@@ -198,6 +207,6 @@ def test_a_store_on_disk_gives_what_its_text_says(tmp_path: Path):
 def test_impossible_sources_are_refused(make_store):
     with pytest.raises(UsageError, match="leaves no room"):
         source(make_store([10]), length=2)
-    with pytest.raises(UsageError, match="two documents"):
-        source(make_store([100]), pair="nsp")
+    alone = everything(source(make_store([100]), masked=False, pair="nsp"))  # no other document to take a part from
+    assert np.all(alone.sequence_labels == np.int64(IGNORE))
     assert len(source(make_store([0]))) == 0

@@ -1,6 +1,7 @@
 import pytest
 
 from pluri.report.comparison import comparisons
+from pluri.report.story import steps
 from pluri.report.words import about, count, headline, shown, signed
 
 BETTER = {"pretrained": (0.57, 0.66, 0.75), "random start": (0.45, 0.54, 0.67)}
@@ -92,3 +93,19 @@ def test_numbers(make_rows):
     assert shown(found, -0.25) == "−0.250"
     assert (count(1234), count(1_530_000), count(2.5e9)) == ("1,234", "1.5 million", "2.5 billion")
     assert (about(187.3), about(1234), about(42)) == ("190", "1,200", "42")
+
+
+def judged(rows):
+    return steps([], [], comparisons(rows), "sentences")[-1]["text"]
+
+
+def test_how_often_it_was_done_is_told_of_each_size(make_rows):
+    assert judged(make_rows(BETTER, seeds=1)).endswith("All of it was done once.")
+    rows = make_rows(BETTER, seeds=3)
+    assert judged(rows).endswith("All of it was done 3 times, each time with another draw of labels.")
+    fewer = [row for row in rows if row["seed"] < {50: 3, 200: 2, 1000: 1}[row["labelled"]]]
+    told = (
+        "It was done 3 times with 50 labels, twice with 200 labels and once with 1,000 labels, each time with another"
+    )
+    assert told in judged(fewer)
+    assert "3 times with 50 labels, twice" in judged([r for r in rows if r["method"] == "pretrained" or r in fewer])

@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,7 @@ def test_findings_are_shown_and_are_json(tmp_path):
     shown = console.export_text()
     assert shown.index("plateau at unigram entropy") < shown.index("non-finite loss")
     assert "1 problem, 0 warnings" in shown
-    assert json.loads(json.dumps([f.as_dict() for f in findings]))[0]["severity"] == "problem"
+    assert json.loads(json.dumps([asdict(f) for f in findings]))[0]["severity"] == "problem"
 
 
 def test_leaks_that_a_fine_tuning_counted_are_told(tmp_path):

@@ -174,7 +174,7 @@ def test_an_unknown_label_in_the_test_file_stops_before_training(folder, tmp_pat
 def test_long_texts_are_an_error_or_cut_and_said(folder, tmp_path):
     (tmp_path / "long.csv").write_text("text,label\nfilm was fine,up\n" + "was " * 40 + ",down\n")
     options = {"test": str(tmp_path / "long.csv"), "baselines": False, "min_steps": 1}
-    with pytest.raises(DataError, match=r"long\.csv:3: a text of 40 tokens, the model reads 14;"):
+    with pytest.raises(DataError, match=r"long\.csv:3: a text of 40 tokens, the model reads 14; .*--set truncate=true"):
         finetune(configured(folder, tmp_path / "out", **options), progress=False)
     results = finetune(configured(folder, tmp_path / "out", truncate=True, **options), progress=False)
     assert any("1 test texts were longer" in note for note in results.notes)
@@ -183,3 +183,36 @@ def test_long_texts_are_an_error_or_cut_and_said(folder, tmp_path):
 def test_a_model_that_was_not_fine_tuned_cannot_be_asked(folder):
     with pytest.raises(UsageError, match="was not fine-tuned; run pluri finetune first"):
         evaluate(folder / "model", str(folder / "test.csv"))
+
+
+def test_no_model_is_replaced_that_was_not_made_here(folder, classifier):
+    before = (folder / "model" / "config.json").read_bytes()
+    with pytest.raises(UsageError, match="holds a model that this fine-tuning would replace; choose another output"):
+        finetune(configured(folder, folder / "model"), progress=False)
+    assert (folder / "model" / "config.json").read_bytes() == before
+    output, _ = classifier
+    with pytest.raises(UsageError, match="would replace"):
+        finetune(configured(folder, output, model=output), progress=False)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_training(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("pluri.run.finetune.compare", lambda *_, **__: 1 / 0)
+    for output in (tmp_path / "file", tmp_path / "file" / "inner"):
+        with pytest.raises(DataError, match="cannot be written: Not a directory"):
+            finetune(configured(folder, output), progress=False)
+
+
+def test_predictions_do_not_replace_their_input(classifier, tmp_path):
+    output, _ = classifier
+    data = tmp_path / "new.csv"
+    data.write_text("text\nfilm was fine book\n")
+    with pytest.raises(UsageError, match="would replace the input"):
+        predict(output, str(data), tmp_path / "." / "new.csv")
+    assert data.read_text() == "text\nfilm was fine book\n"
+
+
+@pytest.mark.parametrize("seeds", [[-1], [2**70], "many"])
+def test_impossible_seeds(folder, tmp_path, seeds):
+    with pytest.raises(UsageError, match="seeds"):
+        configured(folder, tmp_path, seeds=seeds)

@@ -1,6 +1,7 @@
 """Stopping costs nothing: proven by `verify_resume`, and by killing a run again and again."""
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -12,14 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from pluri.batches.loader import Batches
-from pluri.errors import UsageError
+from pluri.errors import StoreError, TrainingError, UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
+from pluri.run.lock import only_writer
 from pluri.run.pretrain import PretrainConfig, pretrain
 from pluri.run.verify import verify_resume
 from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore
 from pluri.tokens.training import train_tokenizer
+from pluri.training.journal import read_journal
 
 WORDS = ["the", "a", "river", "bank", "money", "of", "in", "water", "lends", "runs", "deep", "old", "house"]
 
@@ -77,6 +80,7 @@ import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)  # before any fork: threads do not survive one
 from pathlib import Path
+from pluri.run.lock import only_writer
 from pluri.run.pretrain import PretrainConfig, pretrain
 config = PretrainConfig.model_validate_json(Path(sys.argv[1]).read_text())
 chance = random.Random(int(sys.argv[2]))
@@ -165,3 +169,101 @@ def test_seeking_a_million_steps_in_is_no_slower_than_the_first(store: Path) -> 
     far = batches[1_000_000]
     assert calls == [batches.sequences_per_batch]
     assert torch.equal(far.input_ids, batches[1_000_000].input_ids)
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return load_file(output / "model" / "model.safetensors")
+
+
+def test_killed_before_its_first_checkpoint_it_begins_as_it_began(store: Path, tmp_path: Path) -> None:
+    """The start from counted neighbours belongs to it: a random start instead would be another run."""
+    once, killed = config(store, tmp_path / "once", steps=3), config(store, tmp_path / "killed", steps=3)
+    for settings in (once, killed):
+        pretrain(settings, progress=False)
+    shutil.rmtree(killed.output / "checkpoints")
+    shutil.rmtree(killed.output / "model")
+    pretrain(killed, resume=True, progress=False)
+    a, b = weights(once.output), weights(killed.output)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_store_made_anew_from_other_text_is_not_resumed(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    pretrain(config(copy, tmp_path / "run", steps=2), progress=False)
+    copy.rename(tmp_path / "moved")
+    pretrain(config(tmp_path / "moved", tmp_path / "run", steps=3), resume=True, progress=False)
+    (tmp_path / "other.txt").write_text("a river runs deep.\n" * 300, encoding="utf-8")
+    prepare([str(tmp_path / "other.txt")], store / "tokenizer", copy)
+    with pytest.raises(UsageError, match="not the one that the run began with"):
+        pretrain(config(copy, tmp_path / "run", steps=4), resume=True, progress=False)
+
+
+def test_an_altered_store_is_not_trained_on(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    shard = next(copy.glob("*.shard"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 255
+    shard.write_bytes(content)
+    with pytest.raises(StoreError, match="missing or was altered"):
+        pretrain(config(copy, tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_run_at_a_time(store: Path, tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(TrainingError, match="another process is writing here; wait for it"):
+        pretrain(config(store, tmp_path), progress=False)
+    pretrain(config(store, tmp_path, steps=1), progress=False)
+
+
+def test_a_run_whose_journal_is_damaged_is_not_begun_anew(store: Path, tmp_path: Path) -> None:
+    pretrain(config(store, tmp_path, steps=2), progress=False)
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text("{cut\n" + journal.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(UsageError, match="holds a run already"):
+        pretrain(config(store, tmp_path, steps=2), progress=False)
+    with pytest.raises(TrainingError, match="first line is damaged"):
+        pretrain(config(store, tmp_path, steps=2), resume=True, progress=False)
+    journal.unlink()
+    with pytest.raises(UsageError, match="holds a run already"):
+        pretrain(config(store, tmp_path, steps=2), progress=False)
+
+
+def test_a_diverged_run_goes_on_with_a_lower_learning_rate(store: Path, tmp_path: Path) -> None:
+    """What the error of a non-finite loss says must be possible."""
+    pretrain(config(store, tmp_path, steps=4), stop_after=2, progress=False)
+    pretrain(config(store, tmp_path, steps=4, learning_rate=1e-4), resume=True, progress=False)
+    steps = [event for event in read_journal(tmp_path / "journal.jsonl") if event["event"] == "step"]
+    assert [event["step"] for event in steps] == [1, 2, 3, 4]
+    assert steps[2]["learning_rate"] < 2e-4 < steps[1]["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"vocab_size": 5}}, "vocab_size is not to be set; the preset and the tokenizer decide it"),
+        ({"model": {"family": "bert"}}, "family is not to be set"),
+        ({"model": {"presett": "bert"}}, "unknown key 'presett'; did you mean 'preset'"),
+        ({"model": {"name": "bert"}}, "unknown key 'name'"),
+        ({"validation": 0.999999999}, "no document is left to train on; hold out less"),
+    ],
+)
+def test_impossible_runs(store: Path, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    settings = PretrainConfig.parse({**config(store, tmp_path / "run").model_dump(), **change})
+    with pytest.raises(UsageError, match=message):
+        pretrain(settings, progress=False)
+
+
+def test_two_steps_are_the_fewest_to_stop_between(store: Path, tmp_path: Path) -> None:
+    for steps in (0, 1):
+        with pytest.raises(UsageError, match="cannot be stopped"):
+            verify_resume(config(store, tmp_path / "unused"), steps=steps)
+
+
+def test_next_sentences_need_a_second_document(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("the old house. a river runs deep. money lends.\n", encoding="utf-8")
+    alone = prepare([str(tmp_path / "one.txt")], store / "tokenizer", tmp_path / "alone").path
+    values = {**config(alone, tmp_path / "run").model_dump(), "objective": {"pair": "nsp"}, "validation": 0.0}
+    with pytest.raises(UsageError, match="next-sentence prediction needs two documents"):
+        pretrain(PretrainConfig.parse(values), progress=False)

@@ -18,3 +18,6 @@ def test_a_long_record_comes_in_parts(tmp_path, monkeypatch):
     records = list(read_records(str(path)))
     assert [len(record.text) for record in records] == [100, 100, 100, 30]
     assert {record.id for record in records} == {"g"}
+    assert [record.continued for record in records] == [False, True, True, True]
+    path.write_text(">g\n" + "ACGTACGTAC\n" * 10 + ">h\nAC\n>i\n")
+    assert [(r.text[:2], r.continued) for r in read_records(str(path))] == [("AC", False), ("AC", False), ("", False)]

@@ -116,10 +116,30 @@ def test_a_line_longer_than_a_piece(tmp_path, monkeypatch):
     assert "".join(record.text for record in records) == line + "end"
     assert max(len(record.text) for record in records) <= 1000
     assert {record.where for record in records} == {f"{file}:1", f"{file}:2"}
+    assert [record.continued for record in records] == [False] + [True] * (len(records) - 2) + [False]
     assert texts(write(tmp_path, "t.jsonl", json.dumps({"text": line}).encode())) == [line]
     monkeypatch.setattr(lines_module, "MAX_LINE", 5000)
     with pytest.raises(DataError, match=r"t\.jsonl:1: a line longer"):
         texts(str(tmp_path / "t.jsonl"))
+
+
+def test_a_block_longer_than_a_piece_is_put_together_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines_module, "PIECE", 1000)
+    monkeypatch.setattr("pluri.sequences.readers.PIECE", 1000)
+    long = "三" * 900  # 2,700 bytes: three pieces of one line
+    blocks = ["a\nb", f"c\n{long}\nd", "\n".join(["e" * 99] * 25), "f"]
+    records = list(read_records(write(tmp_path, "t.txt", "\n\n".join(blocks).encode())))
+    found = []
+    for record in records:
+        if record.continued:
+            found[-1].append(record.text)
+        else:
+            found.append([record.text])
+    assert found[0] == ["a\nb"]
+    assert "".join(found[1]) == blocks[1]
+    assert len(found[2]) > 1
+    assert "\n".join(found[2]) == blocks[2]
+    assert found[3] == ["f"]
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):

@@ -69,3 +69,9 @@ def test_outcome_keeps_units_with_their_sequence():
     outcome = define_task("tag", records).outcome(records, np.array([0, 0, 0]))
     assert outcome.sequence.tolist() == [0, 0, 1]
     assert outcome.value("accuracy") == pytest.approx(2 / 3)
+
+
+def test_a_label_that_reads_as_nan_has_its_place():
+    records = [record(str(i), label) for i, label in enumerate(("nan", "2", "b", "1", "NaN"))]
+    orders = {define_task("classify", chosen).labels for chosen in (records, records[::-1], records[2:] + records[:2])}
+    assert orders == {("1", "2", "NaN", "b", "nan")}

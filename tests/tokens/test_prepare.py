@@ -290,3 +290,31 @@ def test_progress(corpus, tokenizer, tmp_path):
 def test_impossible_options(corpus, tokenizer, tmp_path, options):
     with pytest.raises(UsageError):
         prepare(corpus, tokenizer, tmp_path / "s", **options)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_parts_of_a_long_document_are_in_the_ledger(tokenizer, tmp_path, monkeypatch, count):
+    monkeypatch.setattr("pluri.sequences.lines.PIECE", 100)
+    monkeypatch.setattr("pluri.sequences.readers.PIECE", 100)
+    (tmp_path / "t.txt").write_text("much more today. " * 20 + "\nmuch\n")
+    store = prepare(tmp_path / "t.txt", tokenizer, tmp_path / "s", workers=count, documents_per_shard=2)
+    ledger = store.manifest.ledger
+    assert ledger.documents == store.num_documents == ledger.continued_documents + 2
+    assert ledger.continued_documents == 3
+
+
+def test_the_store_may_lie_among_its_input(corpus, tokenizer, tmp_path):
+    shutil.copy(corpus, tmp_path / "t.jsonl")
+    made = prepare(tmp_path, tokenizer, tmp_path / "store")
+    (tmp_path / "store" / "notes.txt").write_text("not of the corpus")
+    assert prepare(tmp_path, tokenizer, tmp_path / "store").manifest == made.manifest
+
+
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[]"])
+def test_a_damaged_sign_of_a_finished_shard_makes_it_again(corpus, tokenizer, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr("pluri.tokens.prepare._finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(corpus, tokenizer, tmp_path / "s", documents_per_shard=40, workers=1)
+    monkeypatch.undo()
+    (tmp_path / "s" / "unfinished" / "00001.json").write_text(damage)
+    prepare(corpus, tokenizer, tmp_path / "s", documents_per_shard=40, workers=1).verify()

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +167,88 @@ def test_counts_are_of_what_is_predicted() -> None:
     batch = batches[0]
     assert batch.labels is not None
     assert counts(batch) == (int((batch.labels != IGNORE).sum()), 0)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT as Python hears it; a shell that runs the tests in the background may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_signal_stops_it_between_two_steps_and_resuming_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    model, batches = parts()
+
+    def loss(model: Model, batch: Batch, labels: int, sequences: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        if torch.equal(batch.input_ids, batches[4].input_ids):
+            os.kill(os.getpid(), number)
+        return pretraining_loss(model, batch, labels, sequences)
+
+    before = signal.getsignal(number)
+    with pytest.raises(TrainingError, match=rf"stopped by {number.name} after step 5, which is saved; .*--resume"):
+        train(model, batches, loss, config(), output=tmp_path)
+    assert signal.getsignal(number) is before
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000000005"]
+    resumed, once = parts(), parts()
+    assert train(*resumed, pretraining_loss, config(), output=tmp_path, resume=True).step == 8
+    train(*once, pretraining_loss, config())
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed[0]), weights(once[0]), strict=True))
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_signal_acts_at_once(tmp_path: Path) -> None:
+    model, batches = parts()
+
+    def loss(model: Model, batch: Batch, labels: int, sequences: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return pretraining_loss(model, batch, labels, sequences)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(model, batches, loss, config(), output=tmp_path)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_without_an_output_a_signal_acts_at_once() -> None:
+    def loss(model: Model, batch: Batch, labels: int, sequences: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return pretraining_loss(model, batch, labels, sequences)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*parts(), loss, config())
+
+
+def test_warmup_in_steps_is_the_same_schedule(tmp_path: Path) -> None:
+    settings = config(steps=10, warmup_steps=4, schedule="linear", learning_rate=1e-3)
+    train(*parts(), pretraining_loss, settings, output=tmp_path)
+    events = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    rates = [event["learning_rate"] for event in events if event["event"] == "step"]
+    assert rates[:4] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3])
+    assert rates[4:] == pytest.approx([1e-3 * left / 7 for left in (6, 5, 4, 3, 2, 1)])  # no jump after the warm-up
+
+
+def test_waiting_for_data_is_part_of_a_step() -> None:
+    model, batches = parts()
+    examples = batches.source.examples
+
+    def slow(index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
+        time.sleep(0.05)
+        return examples(index, epoch)
+
+    batches.source.examples = slow  # type: ignore[method-assign]
+    assert train(model, batches, pretraining_loss, config(steps=8)).seconds > 0.3
+
+
+def test_a_loss_of_which_nothing_is_predicted_is_left_out() -> None:
+    model, batches = parts()
+
+    def loss(model: Model, batch: Batch, labels: int, sequences: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        zero = torch.zeros(())
+        return zero, {"masked_loss": zero + 2.0 * labels, "pair_loss": zero}
+
+    found = mean_loss(model, batches.once(), loss)
+    assert found.keys() == {"eval_loss", "eval_masked_loss"}
+    assert found["eval_loss"] == found["eval_masked_loss"] > 0

@@ -37,8 +37,10 @@ def fill_blanks(model: Model, tokenizer: Tokenizer, text: str, top_k: int = 5) -
         stands for one k-mer.
     Returns, blank after blank and the likeliest first: {"blank": 0 for the first, "score": probability in the model's
     whole vocabulary, "token": id, "token_str", "sequence": the text with this blank filled}.
-    UsageError: no blank, no mask token, or more tokens than the model reads.
+    UsageError: no blank, no mask token, more tokens than the model reads, or `top_k` below 1.
     """
+    if top_k < 1:
+        raise UsageError(f"top_k is {top_k}", where="top_k", do="ask for at least 1 guess")
     ids = _encoded(tokenizer, text)
     blanks = np.flatnonzero(ids == tokenizer.mask_id)  # (P,)
     if not len(blanks):

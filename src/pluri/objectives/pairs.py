@@ -4,8 +4,11 @@ NSP, next sentence prediction: the second part follows the first (label 0), or i
 of the time each (BERT: Devlin et al., 2019, section 3.1). SOP, sentence order prediction: two neighbours in order
 (label 0) or swapped (label 1), half of the time each (ALBERT: Lan et al., 2020, section 3.1).
 
-Legend: n sequences; parts (2n,), those of sequence i at 2i and 2i + 1.
+Legend: n sequences; parts (2n,), those of sequence i at 2i and 2i + 1; S sentence starts.
 """
+
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +16,52 @@ from numpy.typing import NDArray
 from pluri.batches.example import IGNORE
 from pluri.objectives.pieces import Pieces
 from pluri.runtime import Keys, uniform
-from pluri.tokens.ragged import Ragged
 from pluri.tokens.store import TokenStore
 
 _BORDER, _LABEL, _OTHER = range(3)
 """What a draw is for."""
+
+_MOST_PIECES = 1_000_000
+"""Pieces that random second parts are taken from: more would only take memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tails:
+    """Every second part that there is: what stands in a piece from one of its sentence starts on.
+
+    tails: (S,), by length and then by document. keys: int64 (S,), length * stride + document, ascending.
+    """
+
+    tails: Pieces
+    keys: NDArray[np.int64]
+    stride: int
+
+    @classmethod
+    def of(cls, store: TokenStore, pieces: Pieces) -> Self:
+        """The tails of all pieces; of more than a million, of that many spread evenly."""
+        if len(pieces) > _MOST_PIECES:
+            pieces = pieces.take(np.linspace(0, len(pieces) - 1, _MOST_PIECES).astype(np.int64))
+        sentences = store.sentence_starts(pieces.documents, pieces.starts, pieces.lengths)
+        piece = np.repeat(np.arange(len(pieces)), sentences.lengths)  # (S,)
+        lengths = pieces.lengths[piece] - sentences.ids
+        stride = int(pieces.documents.max(initial=0)) + 1
+        keys = lengths * stride + pieces.documents[piece]
+        order = np.argsort(keys, kind="stable")
+        tails = Pieces(pieces.documents[piece], pieces.starts[piece] + sentences.ids, lengths).take(order)
+        return cls(tails, keys[order], stride)
+
+    def elsewhere(self, parts: Pieces, chance: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """A tail as long as each part, of any other document, each as likely as the next; and whether there is one.
+
+        parts: n, of documents that may be unknown here. Returns places in `tails` (n,), and bool (n,).
+        """
+        base = parts.lengths * self.stride
+        first, last = np.searchsorted(self.keys, base), np.searchsorted(self.keys, base + self.stride)
+        own = np.clip(np.searchsorted(self.keys, base + parts.documents), first, last)
+        own_end = np.clip(np.searchsorted(self.keys, base + parts.documents, side="right"), first, last)
+        others = last - first - (own_end - own)
+        place = first + (chance * others).astype(np.int64)
+        return np.where(place < own, place, place + own_end - own), others > 0
 
 
 def sop(store: TokenStore, pieces: Pieces, keys: Keys) -> tuple[Pieces, NDArray[np.int64]]:
@@ -25,7 +69,7 @@ def sop(store: TokenStore, pieces: Pieces, keys: Keys) -> tuple[Pieces, NDArray[
 
     A piece without a sentence border inside is one part, its second part is empty, and its label is IGNORE.
     """
-    border = _border(store.sentence_starts(pieces.documents, pieces.starts, pieces.lengths), keys)  # (n,)
+    border = _border(store, pieces, keys)  # (n,)
     swapped = (uniform(keys, _LABEL) < 0.5) & (border > 0)
     first, second = _halves(pieces, border)
     return (
@@ -34,29 +78,29 @@ def sop(store: TokenStore, pieces: Pieces, keys: Keys) -> tuple[Pieces, NDArray[
     )
 
 
-def nsp(
-    store: TokenStore, pieces: Pieces, keys: Keys, everything: Pieces, room: int
-) -> tuple[Pieces, NDArray[np.int64]]:
+def nsp(store: TokenStore, pieces: Pieces, keys: Keys, tails: Tails) -> tuple[Pieces, NDArray[np.int64]]:
     """The first part of each piece, and its second part or one from another document; and the labels (n,).
 
-    everything: where a random part is taken from, pieces sorted by document. A random part begins and ends where a true
-    one could, at sentence borders, and is about as long, so that its content alone tells it from a true one.
-    room: tokens of both parts together at most.
-    A piece without a sentence border inside is one part, its second part is empty, and its label is IGNORE.
+    A random part begins and ends where a true one could, and is exactly as long as the true one that it stands for: so
+    its content alone tells it from a true one, and lengths say nothing.
+    tails: where random parts are taken from.
+    A piece without a sentence border inside, or whose second part has no equal in length elsewhere, is one part: its
+    second part is empty, and its label is IGNORE.
     """
-    border = _border(store.sentence_starts(pieces.documents, pieces.starts, pieces.lengths), keys)
-    random = (uniform(keys, _LABEL) < 0.5) & (border > 0)
-    first, second = _halves(pieces, border)
-    other = _from_another_document(everything, pieces.documents, uniform(keys, _OTHER))
-    other = _tail(store, other, second.lengths, room - first.lengths)
+    border = _border(store, pieces, keys)
+    _, second = _halves(pieces, border)
+    place, known = tails.elsewhere(second, uniform(keys, _OTHER))
+    random = known & (uniform(keys, _LABEL) < 0.5)
+    first, second = _halves(pieces, np.where(known, border, 0))
     return (
-        _interleaved(first, _where(random, other, second)),
-        np.where(border > 0, random.astype(np.int64), IGNORE),
+        _interleaved(first, _replaced(second, random, tails.tails.take(place[random]))),
+        np.where(known, random.astype(np.int64), IGNORE),
     )
 
 
-def _border(sentences: Ragged, keys: Keys) -> NDArray[np.int64]:
+def _border(store: TokenStore, pieces: Pieces, keys: Keys) -> NDArray[np.int64]:
     """One of the sentence starts of each piece, 0 where it has none: (n,)."""
+    sentences = store.sentence_starts(pieces.documents, pieces.starts, pieces.lengths)
     counts = sentences.lengths
     nth = (uniform(keys, _BORDER) * counts).astype(np.int64)
     border = np.zeros(len(counts), np.int64)
@@ -74,33 +118,26 @@ def _halves(pieces: Pieces, border: NDArray[np.int64]) -> tuple[Pieces, Pieces]:
     )
 
 
-def _from_another_document(everything: Pieces, documents: NDArray[np.int64], chance: NDArray[np.float64]) -> Pieces:
-    """A piece of any other document, each as likely as the next: n pieces."""
-    first = np.searchsorted(everything.documents, documents)
-    own = np.searchsorted(everything.documents, documents, side="right") - first
-    index = (chance * (len(everything) - own)).astype(np.int64)
-    return everything.take(np.where(index < first, index, index + own))
-
-
-def _tail(store: TokenStore, pieces: Pieces, wanted: NDArray[np.int64], most: NDArray[np.int64]) -> Pieces:
-    """Each piece from the sentence start that leaves it nearest to `wanted` tokens; never more than `most`, (n,)."""
-    sentences = store.sentence_starts(pieces.documents, pieces.starts, pieces.lengths)
-    counts = sentences.lengths
-    starts = sentences.ids.astype(np.int64)
-    left = np.repeat(pieces.lengths, counts) - starts  # tokens from each sentence start to the end of its piece
-    distance = np.abs(left - np.repeat(wanted, counts)) + (left > np.repeat(most, counts)) * 2**20
-    some = counts > 0
-    border = np.zeros(len(pieces), np.int64)
-    if some.any():  # the least (distance, start) of each piece, both in one number
-        border[some] = np.minimum.reduceat(distance << 32 | starts, sentences.offsets[:-1][some]) & (2**32 - 1)
-    return Pieces(pieces.documents, pieces.starts + border, np.minimum(pieces.lengths - border, most))
-
-
 def _where(condition: NDArray[np.bool_], yes: Pieces, no: Pieces) -> Pieces:
     return Pieces(
         np.where(condition, yes.documents, no.documents),
         np.where(condition, yes.starts, no.starts),
         np.where(condition, yes.lengths, no.lengths),
+    )
+
+
+def _replaced(pieces: Pieces, condition: NDArray[np.bool_], others: Pieces) -> Pieces:
+    """The pieces, but `others`, as many as there are, where the condition holds."""
+
+    def column(mine: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.int64]:
+        changed = mine.copy()
+        changed[condition] = theirs
+        return changed
+
+    return Pieces(
+        column(pieces.documents, others.documents),
+        column(pieces.starts, others.starts),
+        column(pieces.lengths, others.lengths),
     )
 
 

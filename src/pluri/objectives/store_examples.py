@@ -9,7 +9,7 @@ from pluri.batches.example import Examples
 from pluri.errors import UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.masked import MaskedTokens
-from pluri.objectives.pairs import nsp, sop
+from pluri.objectives.pairs import Tails, nsp, sop
 from pluri.objectives.pieces import cut, cut_at_sentences
 from pluri.runtime import mix, sequence_keys
 from pluri.tokens.ragged import Ragged, offsets_of, slices
@@ -24,7 +24,7 @@ class StoreExamples:
 
     length: tokens a sequence at most, special tokens included.
     documents: only these, ascending: a training or a validation part. None = all.
-    UsageError if the tokenizer lacks a special token, the length leaves no room, or NSP has one document only.
+    UsageError if the tokenizer lacks a special token, or the length leaves no room.
     """
 
     def __init__(
@@ -41,14 +41,13 @@ class StoreExamples:
             raise UsageError("the tokenizer has no [CLS] or [SEP] token", do="train one: pluri tokenizer FILES -o DIR")
         self._cls_id, self._sep_id = cls_id, sep_id
         self._specials = 2 if config.pair is None else 3
-        self._room = length - self._specials
-        if self._room < 1:
+        room = length - self._specials
+        if room < 1:
             raise UsageError(f"a length of {length} leaves no room beside {self._specials} special tokens")
         documents = np.arange(store.num_documents) if documents is None else np.sort(documents)
-        self._pieces = (cut if config.pair is None else cut_at_sentences)(store, documents, self._room)
-        if config.pair == "nsp" and np.all(self._pieces.documents == self._pieces.documents[:1]):
-            raise UsageError("next-sentence prediction needs two documents or more", do="set objective.pair to 'sop'")
+        self._pieces = (cut if config.pair is None else cut_at_sentences)(store, documents, room)
         self._masked = MaskedTokens(config, store.tokenizer) if config.masked else None
+        self._tails = Tails.of(store, self._pieces) if config.pair == "nsp" else None
         self._store, self._pair, self._seed = store, config.pair, seed
         self.mean_length = float(self._pieces.lengths.mean()) + self._specials if len(self._pieces) else 0.0
 
@@ -61,8 +60,8 @@ class StoreExamples:
         parts, sequence_labels = self._pieces.take(index), None
         if self._pair == "sop":
             parts, sequence_labels = sop(self._store, parts, mix(keys, _PAIRING))
-        elif self._pair == "nsp":
-            parts, sequence_labels = nsp(self._store, parts, mix(keys, _PAIRING), self._pieces, self._room)
+        elif self._tails is not None:
+            parts, sequence_labels = nsp(self._store, parts, mix(keys, _PAIRING), self._tails)
         tokens = self._store.gather(parts.documents, parts.starts, parts.lengths)
         examples = assemble(tokens, 1 if self._pair is None else 2, cls_id=self._cls_id, sep_id=self._sep_id)
         examples = replace(examples, sequence_labels=sequence_labels)

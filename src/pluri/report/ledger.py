@@ -35,6 +35,8 @@ def ledger_section(path: Path, manifest: Mapping[str, Any]) -> Section | None:
     for key, words in (("duplicate_documents", "exact duplicates among them"), ("empty_documents", "empty documents")):
         if key in ledger:
             facts.append((words, f"{ledger[key]:,}, {100 * ledger[key] / documents:.2f}%"))
+    if ledger.get("continued_documents"):
+        facts.append(("parts of longer documents, of which each counts as one", f"{ledger['continued_documents']:,}"))
     return {
         "name": path.name,
         "read": f"{read:,}",

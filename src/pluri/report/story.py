@@ -138,10 +138,26 @@ def _labels(compared: Sequence[Comparison], unit: str) -> dict[str, str] | None:
 def _judged(compared: Sequence[Comparison], noted: bool) -> dict[str, str] | None:
     if not compared:
         return None
-    seeds = max(len({row.seed for row in comparison.rows}) for comparison in compared)
-    repeated = (
-        f" All of it was repeated {seeds} times with other draws of labels." if seeds > 1 else " It was done once."
-    )
     judged = "on the same examples (see the notes below the results)" if noted else "on examples that none had seen"
-    text = f"Every method learned from the same labels and was judged {judged}."
-    return {"name": "Judge fairly", "text": text + repeated}
+    text = f"Every method learned from the same labels and was judged {judged}. {_times(compared)}"
+    return {"name": "Judge fairly", "text": text}
+
+
+def _times(compared: Sequence[Comparison]) -> str:
+    """How often it was done with other draws of labels: of each size by itself where they differ."""
+    times: dict[int | None, int] = {}
+    for comparison in compared:
+        for size in comparison.sizes:
+            seeds = [{row.seed for row in comparison.group(method, size)} for method in comparison.methods]
+            done = min(len(found) for found in seeds if found)
+            times[size] = min(done, times.get(size, done))
+    if len(set(times.values())) > 1:
+        parts = [f"{_once(done)} with {'all' if size is None else f'{size:,}'} labels" for size, done in times.items()]
+        return f"It was done {listed(parts)}, each time with another draw."
+    done = max(times.values())
+    draws = ", each time with another draw of labels" if done > 1 else ""
+    return f"All of it was done {_once(done)}{draws}."
+
+
+def _once(times: int) -> str:
+    return "once" if times == 1 else "twice" if times == 2 else f"{times} times"

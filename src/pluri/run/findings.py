@@ -1,8 +1,8 @@
 """A finding: one thing that a check of a run, a store or files has to say, by name."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Console
 from rich.padding import Padding
@@ -30,9 +30,6 @@ class Finding:
     what: str
     evidence: float | None = None
     do: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def sort_findings(findings: Sequence[Finding]) -> list[Finding]:

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import Field
 from rich.console import Console
@@ -45,7 +46,7 @@ class FinetuneConfig(Tuning):
     test: str | None = None
     output: Path
     labelled: int | None = Field(default=None, ge=1)
-    seeds: int | list[int] = 3
+    seeds: int | list[Annotated[int, Field(ge=0, lt=2**63)]] = 3
     metric: str | None = None
     regression: bool = False
     baselines: bool = True
@@ -71,11 +72,13 @@ class Results:
 def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     """Runs it. Everything is read and checked before anything is trained; progress: say each result as it comes.
 
-    DataError, UsageError: a file, a label or a setting cannot be used. CheckpointError: the model cannot be read.
+    DataError, UsageError: a file, a label or a setting cannot be used, or the output would replace a model that no
+        fine-tuning made. CheckpointError: the model cannot be read.
     """
     seeds = list(range(config.seeds)) if isinstance(config.seeds, int) else config.seeds
     if not seeds:
         raise UsageError("at least one seed is needed", where="seeds")
+    _check_output(config)
     train, validation = _read(config, config.train), _read(config, config.validation)
     test = validation if config.test is None else _read(config, config.test)
     task = define_task(config.task, train, regression=config.regression, metric=config.metric)
@@ -94,12 +97,13 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
     )
     results = _results(config, comparison, train, validation, test)
+    # First what is small and took long: a disk that the model fills must not take it along.
+    _write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     best = comparison.best
     assert best.model is not None
     assert best.predictions is not None
     _save(config.output, best.model, tokenizer, task)
     _write_lines(config.output / "predictions.jsonl", _lines(task, test, best.predictions))
-    _write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     for note in results.notes:
         Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
     return results
@@ -129,12 +133,29 @@ def predict(
     """Writes a line of JSON for each sequence of `data`, in order, and returns how many.
 
     {"text", "label", "score"}; {"text", "label"} for a number; {"tokens", "tags", "scores"} for tags. A score is the
-    probability that the model gives its answer. Labels in `data` are not needed, and not read.
+    probability that the model gives its answer. Labels in `data` are not needed, and not read. UsageError: the output
+    is the input.
     """
+    if Path(data).exists() and Path(output).exists() and Path(output).samefile(data):
+        raise UsageError("the predictions would replace the input", where=str(output), do="choose another output")
     network, tokenizer, task = _load(model)
     records = read_labelled(data, task.kind, labels=False, text_column=text_column)
     _write_lines(Path(output), _lines(task, records, _predicted(network, tokenizer, task, records, truncate)))
     return len(records)
+
+
+def _check_output(config: FinetuneConfig) -> None:
+    """Now and not after hours of training: whether the output can be written, and replaces nothing but its like."""
+    output = config.output.absolute()
+    made_here = (output / "results.json").exists() and output.resolve() != config.model.resolve()
+    if (output / "config.json").exists() and not made_here:
+        do = "choose another output"
+        raise UsageError("holds a model that this fine-tuning would replace", where=str(output), do=do)
+    try:
+        with tempfile.TemporaryFile(dir=next(place for place in (output, *output.parents) if place.exists())):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=str(output), do="choose another place") from None
 
 
 def _read(config: FinetuneConfig, file: str) -> list[Labelled]:

@@ -112,7 +112,7 @@ def read_run(path: str | Path) -> RunFolder:
 
 def load_journal(file: Path) -> Journal:
     """Reads one journal; what a kill cut short, and what stands after damage, is counted and left out."""
-    events = [event for event in read_journal(file) if isinstance(event, dict)]
+    events = read_journal(file)
     lines = sum(1 for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip())
     by_kind: dict[Any, list[dict[str, Any]]] = {"start": [], "step": [], "validation": [], "end": []}
     for event in events:

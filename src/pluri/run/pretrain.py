@@ -1,5 +1,6 @@
 """Pretraining: a token store in, a model folder out."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,29 @@ from rich.console import Console
 
 from pluri.batches.loader import Batches
 from pluri.checkpoints.huggingface import load_model, save_model
-from pluri.config import Config
-from pluri.errors import UsageError
+from pluri.config import Config, hint
+from pluri.errors import TrainingError, UsageError
 from pluri.losses import pretraining_loss
-from pluri.models.config import preset
+from pluri.models.config import ModelConfig, preset
 from pluri.models.heads import Model
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
+from pluri.run.lock import only_writer
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.store import TokenStore
+from pluri.training.config import TrainingConfig
 from pluri.training.journal import machine, read_journal
 from pluri.training.spectral import can_start, spectral_start
-from pluri.training.trainer import TrainingConfig, mean_loss, train
+from pluri.training.trainer import mean_loss, train
 
-_MAX_VALIDATION_DOCUMENTS = 2000
+_MAX_VALIDATION_DOCUMENTS, _MAX_VALIDATION_TOKENS = 2000, 1_000_000
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
-# What may differ between a run and its resumption: none of it changes what a step learns from.
-_FREE = {"steps", "tokens", "minutes", "workers", "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps"}
+# What may differ between a run and its resumption: none of it changes which data a step learns from.
+_FREE = {
+    "steps", "tokens", "minutes", "learning_rate", "workers",
+    "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
+}  # fmt: skip
+_NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
 
 
 class PretrainConfig(Config):
@@ -35,7 +42,8 @@ class PretrainConfig(Config):
     store: the folder that `prepare` made. output: gets journal.jsonl, checkpoints/ and model/.
     model: `preset` (bert, roberta, albert, modern), `size` (tiny ... base), and any field of ModelConfig; or `init`,
         the folder of a model to go on from.
-    validation: the share of documents held out to measure the loss on, at most 2,000 of them.
+    validation: the share of documents held out to measure the loss on, at most 2,000 of them; the first million tokens
+        of these are used.
     spectral_start: begin from counted neighbours instead of chance, where the model has a context embedding.
     """
 
@@ -51,63 +59,82 @@ class PretrainConfig(Config):
 def pretrain(
     config: PretrainConfig, *, resume: bool = False, stop_after: int | None = None, progress: bool = True
 ) -> Path:
-    """Runs it and returns the model folder, OUTPUT/model.
+    """Runs it and returns the model folder, OUTPUT/model. The store is compared with its hashes before.
 
     resume: go on from the newest whole checkpoint in OUTPUT (from the start if there is none yet).
     stop_after: stop after this many steps, as if interrupted there.
+    Ctrl-C and SIGTERM are obeyed between two steps, with a checkpoint: TrainingError says so.
+    UsageError: OUTPUT holds a run, and this is not its resumption. Other kinds of PluriError: as the parts say.
     """
-    journal = read_journal(config.output / "journal.jsonl")
-    if journal and not resume:
+    store = TokenStore.open(config.store)
+    store.verify()
+    with only_writer(config.output):
+        saved = _saved(config, store, resume)
+        model = _model(config, store)
+        train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
+        _check_enough(config, len(train_on))
+        if config.spectral_start and "init" not in config.model and can_start(model) and not saved:
+            spectral_start(model, store, train_on)
+        held_out = _batches(config, store, hold_out, model.config.max_length) if len(hold_out) else None
+
+        def validate(model: Model) -> dict[str, float]:
+            assert held_out is not None
+            most = max(1, _MAX_VALIDATION_TOKENS // config.training.batch_tokens)
+            return mean_loss(model, islice(held_out.once(), most), pretraining_loss)
+
+        trained = train(
+            model,
+            _batches(config, store, train_on, model.config.max_length),
+            pretraining_loss,
+            config.training,
+            output=config.output,
+            validate=validate if held_out is not None else None,
+            resume=resume,
+            stop_after=stop_after,
+            header={
+                "config": config.model_dump(mode="json"),
+                "store_hash": store.hash,
+                "machine": machine(),
+                "unigram_entropy": unigram_entropy(store.unigram_counts),
+                "parameters": sum(p.numel() for p in model.parameters()),
+            },
+            progress=progress,
+        )
+        for note in trained.notes:
+            Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
+        return save_model(config.output / "model", model, store.tokenizer)
+
+
+def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:
+    """Whether there is a checkpoint to go on from. UsageError, TrainingError: there is a run, but not one to resume."""
+    path = config.output / "journal.jsonl"
+    journal = read_journal(path)
+    saved = any((config.output / "checkpoints").glob("step-*"))
+    if not resume and (saved or (path.exists() and path.stat().st_size)):
         raise UsageError(
             "holds a run already", where=str(config.output), do="go on with --resume, or choose another output"
         )
+    if saved and not journal:
+        do = "restore it, or start a new run with another output"
+        raise TrainingError("the first line is damaged, so how the run began is unknown", where=str(path), do=do)
     if journal:
-        _check_same(config, journal[0].get("config", {}))
-    store = TokenStore.open(config.store)
-    model = _model(config, store)
-    length = model.config.max_length
-    train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
-    if config.spectral_start and "init" not in config.model and can_start(model) and not journal:
-        spectral_start(model, store, train_on)
-    make = {"length": length, "seed": config.training.seed}
-    source = StoreExamples(store, config.objective, documents=train_on, **make)
-    settings = {
-        "batch_tokens": config.training.batch_tokens,
-        "length": length,
-        "seed": config.training.seed,
-        "packed": config.training.packed,
-    }
-    held_out = (
-        Batches(StoreExamples(store, config.objective, documents=hold_out, **make), **settings)
-        if len(hold_out)
-        else None
-    )
+        _check_same(config, store, journal[0])
+    return saved
 
-    def validate(model: Model) -> dict[str, float]:
-        return {} if held_out is None else mean_loss(model, held_out.once(), pretraining_loss)
 
-    trained = train(
-        model,
-        Batches(source, **settings),
-        pretraining_loss,
-        config.training,
-        output=config.output,
-        validate=validate if len(hold_out) else None,
-        resume=resume,
-        stop_after=stop_after,
-        header={
-            "config": config.model_dump(mode="json"),
-            "machine": machine(),
-            "unigram_entropy": unigram_entropy(store.unigram_counts),
-            "parameters": sum(p.numel() for p in model.parameters()),
-        },
-        progress=progress,
+def _check_enough(config: PretrainConfig, documents: int) -> None:
+    if not documents:
+        raise UsageError("no document is left to train on", where="validation", do="hold out less, or give more text")
+    if config.objective.pair == "nsp" and documents < 2:
+        raise UsageError("next-sentence prediction needs two documents or more", do="set objective.pair to 'sop'")
+
+
+def _batches(config: PretrainConfig, store: TokenStore, documents: NDArray[np.int64], length: int) -> Batches:
+    training = config.training
+    source = StoreExamples(store, config.objective, length=length, seed=training.seed, documents=documents)
+    return Batches(
+        source, batch_tokens=training.batch_tokens, length=length, seed=training.seed, packed=training.packed
     )
-    for note in trained.notes:
-        Console(stderr=True).print(note, style="yellow", highlight=False)
-    folder = config.output / "model"
-    save_model(folder, model, store.tokenizer)
-    return folder
 
 
 def split_documents(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -125,11 +152,17 @@ def unigram_entropy(counts: NDArray[np.int64]) -> float:
 
 def _model(config: PretrainConfig, store: TokenStore) -> Model:
     values = dict(config.model)
+    known = ["preset", "size", "init", *(name for name in ModelConfig.model_fields if name not in _NOT_TO_BE_SET)]
+    for key in values:
+        if key in _NOT_TO_BE_SET:
+            raise UsageError(f"{key} is not to be set", where="model", do="the preset and the tokenizer decide it")
+        if key not in known:
+            raise UsageError(f"unknown key {key!r}; {hint(key, known)}", where="model")
     heads = {"masked": store.tokenizer.vocab_size} if config.objective.masked else {}
     if config.objective.pair:
         heads["pair"] = 2
     if "init" in values:
-        model, tokenizer = load_model(values.pop("init"), heads=heads)
+        model, tokenizer = load_model(str(values.pop("init")), heads=heads)
         if tokenizer.hash != store.tokenizer.hash:
             raise UsageError(
                 "was made with another tokenizer than the model",
@@ -150,11 +183,18 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
     return Model(chosen, heads, seed=config.training.seed)
 
 
-def _check_same(config: PretrainConfig, before: dict[str, Any]) -> None:
+def _check_same(config: PretrainConfig, store: TokenStore, start: dict[str, Any]) -> None:
     """A resumed run must be the same run: UsageError names the first setting that is not."""
-    now = config.model_dump(mode="json")
-    for values in (now, before := {**before, "training": dict(before.get("training", {}))}):
-        values.pop("output", None)
+    if start.get("store_hash") != store.hash:
+        raise UsageError(
+            "the store is not the one that the run began with",
+            where=str(config.store),
+            do="put that one back, or start a new run with another output",
+        )
+    now, before = config.model_dump(mode="json"), start.get("config") or {}
+    for values in (now, before := {**before, "training": dict(before.get("training") or {})}):
+        for key in ("output", "store"):  # folders may be moved
+            values.pop(key, None)
         for key in _FREE:
             values["training"].pop(key, None)
     for name in now:

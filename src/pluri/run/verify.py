@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from pluri.errors import UsageError
 from pluri.run.pretrain import PretrainConfig, pretrain
 from pluri.training.journal import read_journal
 
@@ -28,7 +29,9 @@ def verify_resume(config: PretrainConfig, *, steps: int = 20, stop_after: int | 
     The second part runs with another number of worker threads. Both are short runs of the given configuration, in a
     temporary folder: `config.output` is not touched.
     """
-    stop_after = stop_after or steps // 2
+    stop_after = steps // 2 if stop_after is None else stop_after
+    if not 0 < stop_after < steps:
+        raise UsageError(f"{steps} steps cannot be stopped after {stop_after}", where="steps", do="take at least 2")
     with tempfile.TemporaryDirectory(prefix="pluri-verify-") as folder:
         once, twice = (_short(config, steps, Path(folder) / name, 1) for name in ("once", "twice"))
         pretrain(once, progress=False)

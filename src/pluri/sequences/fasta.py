@@ -13,16 +13,16 @@ _LETTERS = re.compile(r"[A-Za-z*.\-]*")
 def read_fasta(file: str) -> Iterator[Record]:
     """One record a header: id = its first word, meta["description"] = the rest, text = its letters, case kept.
 
-    A record longer than 16 MiB letters comes in consecutive records of the same id.
+    A record longer than 16 MiB letters comes in consecutive records of the same id, marked as `continued`.
     DataError, with file:line: no header before the first letters, or a character that is no letter, `*`, `-` or `.`.
     """
     header: str | None = None
-    where, letters, size = file, [], 0
+    where, letters, size, continued = file, list[str](), 0, False
     for number, line, _ in pieces(file):
         if line.startswith(">"):
-            if header is not None:
-                yield _record(header, letters, where)
-            header, where, letters, size = line[1:], f"{file}:{number}", [], 0
+            if header is not None and (letters or not continued):
+                yield _record(header, letters, where, continued)
+            header, where, letters, size, continued = line[1:], f"{file}:{number}", [], 0, False
             continue
         line = "".join(line.split())
         if header is None and line:
@@ -30,16 +30,17 @@ def read_fasta(file: str) -> Iterator[Record]:
         if not _LETTERS.fullmatch(line):
             bad = line[_LETTERS.match(line).end()]  # pyright: ignore[reportOptionalMemberAccess]
             raise DataError(f"{bad!r} is no sequence letter", where=f"{file}:{number}", do="remove it")
-        letters.append(line)
+        letters += [line] * bool(line)
         size += len(line)
         if size >= PIECE and header is not None:
-            yield _record(header, letters, where)
-            letters, size = [], 0
+            yield _record(header, letters, where, continued)
+            letters, size, continued = [], 0, True
     if header is None:
         raise DataError("the file has only blank lines", where=file, do="fill it or leave it out")
-    yield _record(header, letters, where)
+    if letters or not continued:
+        yield _record(header, letters, where, continued)
 
 
-def _record(header: str, letters: list[str], where: str) -> Record:
+def _record(header: str, letters: list[str], where: str, continued: bool) -> Record:
     name, _, description = header.strip().partition(" ")
-    return Record("".join(letters), where, id=name or None, meta={"description": description})
+    return Record("".join(letters), where, id=name or None, meta={"description": description}, continued=continued)

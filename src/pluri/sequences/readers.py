@@ -24,7 +24,8 @@ def read_records(file: str, *, text_column: str = "text") -> Iterator[Record]:
 
     .txt: if its first 16 MiB have a blank line between lines, documents are the blocks between blank lines; otherwise
     each line is a document. FASTA: a record is a document. The others: a row is a document, its text in `text_column`.
-    A line of .txt or a FASTA record beyond 16 MiB comes in consecutive records, so that memory stays bounded.
+    A document of .txt or a FASTA record beyond 16 MiB comes in several records, the later ones `continued`, so that
+    memory stays bounded.
     DataError, with file:line: an empty, binary or damaged file, broken UTF-8 or JSON, a missing column, FASTA without
     a header.
     """
@@ -69,19 +70,22 @@ def _record(row: dict[str, Any], where: str, column: str) -> Record:
 def _read_text(file: str) -> Iterator[Record]:
     with opened(file) as stream:
         in_blocks = _BLANK_LINE.search(stream.read(PIECE).lstrip()) is not None
-    block: list[str] = []
+    parts: list[str] = []
     first, size, empty = 1, 0, True
+    continued = inside = False  # a document, or a line, of which a part was read already
     for number, text, ends in pieces(file):
-        blank = ends and not text.strip()
+        blank = ends and not inside and not text.strip()
         if not blank:
-            first = first if block else number
-            block.append(text)
+            first = first if parts else number
+            parts.append(text + "\n" * ends)
             size += len(text)
-        if block and (blank or not in_blocks or size >= PIECE):
-            yield Record("\n".join(block), f"{file}:{first}")
-            block, size, empty = [], 0, False
-    if block:
-        yield Record("\n".join(block), f"{file}:{first}")
+        over = blank if in_blocks else ends
+        if parts and (over or not in_blocks or size >= PIECE):
+            yield Record("".join(parts).removesuffix("\n"), f"{file}:{first}", continued=continued)
+            parts, size, empty, continued = [], 0, False, True
+        continued, inside = continued and not over, not ends
+    if parts:
+        yield Record("".join(parts).removesuffix("\n"), f"{file}:{first}", continued=continued)
     elif empty:
         raise DataError("the file has only blank lines", where=file, do="fill it or leave it out")
 

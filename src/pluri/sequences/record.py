@@ -13,9 +13,11 @@ class Record:
     where: its origin, "corpus.jsonl:31".
     id: its name, where the format has one (FASTA).
     meta: the other columns of its row.
+    continued: it goes on with the record before: a text beyond 16 MiB comes in several.
     """
 
     text: str
     where: str
     id: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    continued: bool = False

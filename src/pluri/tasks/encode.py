@@ -109,7 +109,7 @@ def _texts(
                 raise DataError(
                     f"a text of {len(encoding.ids)} tokens, the model reads {room}",
                     where=record.where,
-                    do="shorten it, or let truncate cut such texts at the end",
+                    do="shorten it, or cut such texts at the end: --truncate (pluri finetune: --set truncate=true)",
                 )
         pieces.append(np.array(encoding.ids[:room], np.int32))
     return pieces, cut

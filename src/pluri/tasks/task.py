@@ -75,7 +75,7 @@ class Task:
 def define_task(
     kind: Kind, records: Iterable[Labelled], *, regression: bool = False, metric: str | None = None
 ) -> Task:
-    """The task that these labels pose. Labels are ordered as numbers if all of them are, else by their characters.
+    """The task that these labels pose. Labels that are numbers come first, by value; then the others, by characters.
 
     metric: default accuracy, or pearson for regression. UsageError if the metric does not fit, or there is one class.
     """
@@ -121,7 +121,9 @@ def _number(label: str, where: str) -> float:
 
 
 def _order(label: str) -> tuple[float, str]:
+    """Numbers by their value, before everything else by its characters. "nan" is no number here: it has no place."""
     try:
-        return float(label), label
+        number = float(label)
     except ValueError:
         return float("inf"), label
+    return (float("inf") if np.isnan(number) else number), label

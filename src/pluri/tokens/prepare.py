@@ -52,7 +52,7 @@ def prepare(
     if documents_per_shard < 1 or (workers is not None and workers < 1):
         raise UsageError("workers and documents_per_shard must be at least 1")
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    files = expand(sources)
+    files = _outside(output, expand(sources))
     plan = Plan(
         tokenizer_hash=tokenizer.hash,
         inputs=[_input(file) for file in files],
@@ -63,7 +63,7 @@ def prepare(
     )
     if (output / "manifest.json").exists():
         return _finished_store(output, plan)
-    unfinished = output / "unfinished"
+    unfinished, cores = output / "unfinished", workers or os.cpu_count() or 1
     if output.exists() and not unfinished.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError("is there already and no token store", where=str(output), do="choose another output")
     try:
@@ -71,13 +71,18 @@ def prepare(
         with FileLock(unfinished / "lock", timeout=0):
             if not (output / "manifest.json").exists():
                 _begin(unfinished, plan, tokenizer, output)
-                entries = _write_shards(files, plan, tokenizer, output, workers or os.cpu_count() or 1, progress)
-                _finish(output, plan, tokenizer, entries)
+                entries, continued = _write_shards(files, plan, tokenizer, output, cores, progress)
+                _finish(output, plan, tokenizer, entries, continued)
     except Timeout:
         raise StoreError("another process is preparing this store", where=str(output), do="wait for it") from None
     except OSError as error:
         raise write_error(error, output) from None
     return _finished_store(output, plan)
+
+
+def _outside(folder: Path, files: list[str]) -> list[str]:
+    """The files that are not the store's own: a folder of input may hold the output."""
+    return [file for file in files if "://" in file or folder.resolve() not in Path(file).resolve().parents]
 
 
 def _input(file: str) -> Input:
@@ -137,10 +142,10 @@ def _write_shards(
     output: Path,
     workers: int,
     progress: Callable[[int, int], None] | None,
-) -> list[ShardEntry]:
-    """Every shard that is not there yet; the entries of all, in order."""
+) -> tuple[list[ShardEntry], int]:
+    """Every shard that is not there yet. The entries of all, in order, and how many documents go on with another."""
     entries: list[ShardEntry] = []
-    documents = tokens = 0
+    documents = tokens = continued = 0
 
     def finished(entry: ShardEntry) -> None:
         nonlocal documents, tokens
@@ -149,7 +154,13 @@ def _write_shards(
         if progress:
             progress(documents, tokens)
 
-    todo = _todo(_parts(files, plan), output, finished)
+    def texts() -> Iterator[str]:
+        nonlocal continued
+        for record in itertools.chain.from_iterable(read_records(file, text_column=plan.text_column) for file in files):
+            continued += record.continued
+            yield record.text
+
+    todo = _todo(_parts(texts(), plan.documents_per_shard), output, finished)
     first = list(itertools.islice(todo, 2))
     if workers == 1 or len(first) < 2:  # one shard is not worth a process
         for part in itertools.chain(first, todo):
@@ -157,37 +168,45 @@ def _write_shards(
     else:
         run_parts(itertools.chain(first, todo), workers, output, plan.language, finished)
     if not tokens:
-        raise DataError("there is no text in the input", where=files[0], do="check the files and the text column")
-    return sorted(entries, key=lambda entry: entry.name)
+        where = next(iter(files), str(output))
+        raise DataError("there is no text in the input", where=where, do="check the files and the text column")
+    return sorted(entries, key=lambda entry: (len(entry.name), entry.name)), continued
 
 
-def _parts(files: list[str], plan: Plan) -> Iterator[Part]:
+def _parts(texts: Iterator[str], most: int) -> Iterator[Part]:
     """The corpus in consecutive parts, one a shard. A function of the plan alone, so that a restart cuts alike."""
-    records = itertools.chain.from_iterable(read_records(file, text_column=plan.text_column) for file in files)
-    number, texts, size = 0, list[str](), 0
-    for record in records:
-        texts.append(record.text)
-        size += len(record.text)
-        if len(texts) >= plan.documents_per_shard or size >= CHARACTERS_PER_SHARD:
-            yield number, texts
-            number, texts, size = number + 1, [], 0
-    if texts:
-        yield number, texts
+    number, part, size = 0, list[str](), 0
+    for text in texts:
+        part.append(text)
+        size += len(text)
+        if len(part) >= most or size >= CHARACTERS_PER_SHARD:
+            yield number, part
+            number, part, size = number + 1, [], 0
+    if part:
+        yield number, part
 
 
 def _todo(parts: Iterator[Part], output: Path, finished: Callable[[ShardEntry], None]) -> Iterator[Part]:
     """The parts whose shards are not finished; `finished` is told of the others."""
     for number, texts in parts:
-        sign = output / "unfinished" / f"{number:05d}.json"
-        if sign.exists():
-            entry = ShardEntry.parse(json.loads(sign.read_text(encoding="utf-8")), where=str(sign))
-            if (output / entry.name).exists() and (output / entry.name).stat().st_size == entry.bytes:
-                finished(entry)
-                continue
-        yield number, texts
+        entry = _finished_shard(output, number)
+        if entry is None:
+            yield number, texts
+        else:
+            finished(entry)
 
 
-def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardEntry]) -> None:
+def _finished_shard(output: Path, number: int) -> ShardEntry | None:
+    """What the sign of a finished shard says; None if there is none, or it or the shard is damaged."""
+    try:
+        sign = (output / "unfinished" / f"{number:05d}.json").read_text(encoding="utf-8")
+        entry = ShardEntry.parse(json.loads(sign))
+        return entry if (output / entry.name).stat().st_size == entry.bytes else None
+    except (OSError, ValueError, PluriError):
+        return None
+
+
+def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardEntry], continued: int) -> None:
     """Finds duplicates, writes the document index, the counts and, last, the manifest."""
     dtype = ids_dtype(tokenizer.vocab_size)
     shards = [Shard(output / entry.name, entry, dtype) for entry in entries]
@@ -204,6 +223,7 @@ def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardE
         documents=len(lengths) + empty,
         empty_documents=empty,
         duplicate_documents=int(np.count_nonzero(~first)),
+        continued_documents=continued,
         read=read,
         kept=kept,
         truncated=0,

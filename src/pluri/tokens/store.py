@@ -9,6 +9,7 @@ A store is a folder:
 While it is being made there is a folder unfinished/ and no manifest.json.
 """
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +33,15 @@ class Ledger(Config):
     """Where every token went: read = kept + truncated + dropped.
 
     documents: read, empty ones included. empty_documents: gave no token. duplicate_documents: same text as an earlier
-    one. read, kept, truncated, dropped: tokens; a store never truncates, and drops only duplicates, if asked to.
+    one. continued_documents: parts of one longer than 16 MiB, but for its first: it is read as several. read, kept,
+    truncated, dropped: tokens; a store never truncates, and drops only duplicates, if asked to.
     unk: unknown tokens among the kept.
     """
 
     documents: int
     empty_documents: int
     duplicate_documents: int
+    continued_documents: int = 0
     read: int
     kept: int
     truncated: int
@@ -102,7 +105,7 @@ class TokenStore:
         path = Path(path)
         try:
             values = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if (path / "unfinished").exists():
                 raise StoreError("the store is unfinished", where=str(path), do="run the same prepare again") from None
             raise StoreError("no token store here", where=str(path), do="make one with `pluri prepare`") from None
@@ -124,6 +127,12 @@ class TokenStore:
         if tokenizer.hash != self.manifest.tokenizer_hash:
             raise StoreError("the tokenizer was altered", where=str(self.path / "tokenizer"), do=_AGAIN)
         return tokenizer
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the hashes of all its files: the same for the same documents, tokenizer and shards."""
+        hashes = [entry.sha256 for entry in self.manifest.shards], self.manifest.sha256
+        return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
     def gather(self, documents: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Ragged:
         """The tokens [start, start + length) of each document; int64 [n] each; slices must lie inside documents."""

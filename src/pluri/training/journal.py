@@ -76,9 +76,12 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     events = []
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             break  # only the last line of a killed run can be cut; what follows damage cannot be trusted
+        if not (isinstance(event, dict) and "event" in event):
+            break
+        events.append(event)
     return events
 
 

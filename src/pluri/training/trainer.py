@@ -4,15 +4,15 @@ Batch k is a pure function of k, dropout is seeded by k, and the optimizer's who
 that was stopped and resumed is, bit for bit, the run that was not.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
@@ -21,51 +21,16 @@ from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.batches.packing import split
 from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
-from pluri.config import Config
 from pluri.errors import TrainingError
 from pluri.losses import Loss
 from pluri.models.config import train_flops
 from pluri.models.heads import Model
-from pluri.runtime import Precision, keep_freed_memory, mix, pick_device, pick_dtype, product_rate
+from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate
+from pluri.training.config import TrainingConfig
+from pluri.training.interrupts import heard
 from pluri.training.journal import Journal
 from pluri.training.optimizer import MasterOptimizer
-from pluri.training.schedule import Schedule, learning_rate_factor
-
-
-class TrainingConfig(Config):
-    """How long and how to train. Exactly one budget: steps, tokens (padding not counted) or minutes."""
-
-    steps: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1)
-    minutes: float | None = Field(None, gt=0)
-    learning_rate: float = Field(3e-3, gt=0)
-    optimizer: Literal["muon", "adamw"] = "muon"
-    schedule: Schedule = "wsd"
-    warmup: float = Field(0.05, ge=0, lt=1)  # share of the budget
-    warmup_steps: int | None = Field(None, ge=0)  # instead of the share
-    decay: float = Field(0.4, gt=0, le=1)  # share of the budget, for wsd
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    max_grad_norm: float = Field(1.0, gt=0)
-    batch_tokens: int = Field(4096, ge=1)
-    accumulation: int = Field(1, ge=1)  # micro-batches a step
-    packed: bool = True
-    precision: Precision = "auto"
-    workers: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
-    eval_steps: int | None = Field(None, ge=1)  # also always once at the end
-    patience: int | None = Field(None, ge=1)  # validations without improvement before stopping early
-    best_metric: str | None = None  # keep the weights that validate best by this; a name ending in "loss" is minimized
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    checkpoint_steps: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> "TrainingConfig":
-        given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of steps, tokens, minutes (given: {', '.join(given) or 'none'})")
-        return self
-
+from pluri.training.schedule import learning_rate_factor
 
 Validate = Callable[[Model], dict[str, float]]
 
@@ -102,7 +67,9 @@ def train(
     output: where the journal and the checkpoints go; None keeps nothing on disk.
     stop_after: leave, with a checkpoint, once this many steps are done (the schedule still looks at the whole budget).
     header: what the journal's first line says besides version and machine.
-    TrainingError: the loss is not finite (the batch is named, the last checkpoint kept), or the disk is full.
+    Ctrl-C or SIGTERM, where there is an output, is obeyed after the step that is going on, with a checkpoint.
+    TrainingError: the loss is not finite (the batch is named, the last checkpoint kept), the disk is full, or such a
+        signal came.
     """
     return _Run(model, batches, loss, config, output, validate, header or {}).go(resume, stop_after, progress)
 
@@ -135,38 +102,25 @@ class _Run:
         self.stale = 0
 
     def go(self, resume: bool, stop_after: int | None, progress: bool) -> Trained:
-        done, config = self.done, self.config
+        done = self.done
         if resume:
             self._restore()
         journal = Journal(self.output, resume_step=done.step if resume else None) if self.output else None
         if journal and not journal.resumed:
             journal.write("start", **self.header)
-        saved_at = time.monotonic()
-        limit = min(config.steps or 1 << 62, stop_after or 1 << 62)
-        stream = self.batches.stream(done.step, config.workers)
-        bar = _bar(progress)
-        task = bar.add_task("training", total=1.0, note="")
+        stream = self.batches.stream(done.step, self.config.workers)
+        limit = min(self.config.steps or 1 << 62, stop_after or 1 << 62)
         try:
-            with bar:
-                while done.step < limit and self._spent() < 1:
-                    event = self._step(next(stream))
-                    if journal:
-                        journal.write("step", **event)
-                    bar.update(task, completed=self._spent(), note=_note(event, self._spent()))
-                    if config.eval_steps and done.step % config.eval_steps == 0 and self._validated(journal):
-                        done.reason = f"no better for {config.patience} validations"
-                        break
-                    due = config.checkpoint_steps and done.step % config.checkpoint_steps == 0
-                    if self.output and (due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes):
-                        self._save()
-                        saved_at = time.monotonic()
-            finished = stop_after is None or done.step < stop_after
-            if finished and not (done.validations and done.validations[-1]["step"] == done.step):
-                self._validated(journal)
-            if self.output:
-                self._save()
-            if journal and finished:
-                journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
+            # Without checkpoints there is nothing to save: a signal then ends the work as it would without us.
+            with heard() if self.output else contextlib.nullcontext(list[str]()) as signals:
+                self._loop(stream, limit, signals, journal, _bar(progress))
+                finished = not signals and (stop_after is None or done.step < stop_after)
+                if finished and not (done.validations and done.validations[-1]["step"] == done.step):
+                    self._validated(journal)
+                if self.output:
+                    self._save()
+                if journal and finished:
+                    journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
         except TrainingError as error:
             if journal:
                 journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=error.what)
@@ -175,8 +129,32 @@ class _Run:
             stream.close()
             if journal:
                 journal.close()
+        if signals:
+            what = f"stopped by {signals[0]} after step {done.step}, which is saved"
+            raise TrainingError(what, where=str(self.output), do="go on with --resume")
         self._settle()
         return done
+
+    def _loop(
+        self, stream: Iterator[Batch], limit: int, signals: list[str], journal: Journal | None, bar: Progress
+    ) -> None:
+        """Steps until `limit`, the end of the budget, a signal, or patience is at its end."""
+        done, config = self.done, self.config
+        task = bar.add_task("training", total=1.0, note="")
+        saved_at = time.monotonic()
+        with bar:
+            while done.step < limit and self._spent() < 1 and not signals:
+                event = self._step(stream)
+                if journal:
+                    journal.write("step", **event)
+                bar.update(task, completed=self._spent(), note=_note(event, self._spent()))
+                if config.eval_steps and done.step % config.eval_steps == 0 and self._validated(journal):
+                    done.reason = f"no better for {config.patience} validations"
+                    break
+                due = config.checkpoint_steps and done.step % config.checkpoint_steps == 0
+                if self.output and (due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes):
+                    self._save()
+                    saved_at = time.monotonic()
 
     def _spent(self) -> float:
         """The share of the budget that is spent, 0 to 1."""
@@ -188,21 +166,19 @@ class _Run:
         return done.seconds / (60 * (config.minutes or 1))
 
     def _learning_rate(self) -> float:
-        config = self.config
-        warmup = config.warmup
-        spent = self._spent()
+        config, step = self.config, self.done.step
+        warmup, spent = config.warmup, max(self._spent(), 1e-3)
+        if config.steps is not None:
+            spent = (step + 1) / (config.steps + 1)  # neither the first nor the last step is wasted at 0
         if config.warmup_steps is not None:
-            warmup = 0.0
-            if self.done.step < config.warmup_steps:
-                return config.learning_rate * (self.done.step + 1) / config.warmup_steps
-        elif config.steps is not None:
-            spent = (self.done.step + 1) / (config.steps + 1)  # neither the first nor the last step is wasted at 0
-        else:
-            spent = max(spent, 1e-3)
+            if step < config.warmup_steps:
+                return config.learning_rate * (step + 1) / config.warmup_steps
+            warmup = 0.0 if config.steps is None else min(config.warmup_steps / (config.steps + 1), 1.0)
         return config.learning_rate * learning_rate_factor(spent, config.schedule, warmup=warmup, decay=config.decay)
 
-    def _step(self, batch: Batch) -> dict[str, Any]:
-        start = time.perf_counter()
+    def _step(self, stream: Iterator[Batch]) -> dict[str, Any]:
+        start = time.perf_counter()  # waiting for data is part of a step
+        batch = next(stream)
         config, done = self.config, self.done
         rate = self._learning_rate()
         num_labels, num_sequences = counts(batch)
@@ -231,7 +207,8 @@ class _Run:
         done.tokens += tokens
         done.seconds += seconds
         done.loss = value
-        flops = train_flops(self.model.config, tokens, num_labels, int((batch.lengths**2).sum()))
+        predicted = num_labels if "masked" in self.model.heads else 0  # the large output layer is the masked one
+        flops = train_flops(self.model.config, tokens, predicted, int((batch.lengths**2).sum()))
         return {
             "step": done.step,
             "tokens": done.tokens,
@@ -314,7 +291,7 @@ def counts(batch: Batch) -> tuple[int, int]:
 def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, float]:
     """The losses over a whole validation set, each averaged over everything predicted: {"eval_loss", "eval_..."}.
 
-    Reads one batch at a time and keeps sums only.
+    Reads one batch at a time and keeps sums only. A loss of which nothing was predicted is left out; {} if all are.
     """
     device = next(model.parameters()).device
     sums: dict[str, float] = {}
@@ -326,8 +303,8 @@ def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, f
             sums[name] = sums.get(name, 0.0) + value.item()
             count = num_sequences if name in ("pair_loss", "classify_loss") else num_labels
             totals[name] = totals.get(name, 0) + count
-    means = {f"eval_{name}": total / max(totals[name], 1) for name, total in sums.items()}
-    return {"eval_loss": sum(means.values()), **means}
+    means = {f"eval_{name}": total / totals[name] for name, total in sums.items() if totals[name]}
+    return {"eval_loss": sum(means.values()), **means} if means else {}
 
 
 def _bar(visible: bool) -> Progress:

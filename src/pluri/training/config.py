@@ -1,0 +1,46 @@
+"""How long and how to train."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pluri.config import Config
+from pluri.runtime import Precision
+from pluri.training.schedule import Schedule
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainingConfig(Config):
+    """How long and how to train. Exactly one budget: steps, tokens (padding not counted) or minutes."""
+
+    steps: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    schedule: Schedule = "wsd"
+    warmup: float = Field(0.05, ge=0, lt=1)  # share of the budget
+    warmup_steps: int | None = Field(None, ge=0)  # instead of the share
+    decay: float = Field(0.4, gt=0, le=1)  # share of the budget, for wsd
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    max_grad_norm: float = Field(1.0, gt=0)
+    batch_tokens: int = Field(4096, ge=1)
+    accumulation: int = Field(1, ge=1)  # micro-batches a step
+    packed: bool = True
+    precision: Precision = "auto"
+    workers: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+    eval_steps: int | None = Field(None, ge=1)  # also always once at the end
+    patience: int | None = Field(None, ge=1)  # validations without improvement before stopping early
+    best_metric: str | None = None  # keep the weights that validate best by this; a name ending in "loss" is minimized
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    checkpoint_steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "TrainingConfig":
+        given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of steps, tokens, minutes (given: {', '.join(given) or 'none'})")
+        return self
