@@ -47,6 +47,13 @@ class Batch:
             return torch.empty(0, dtype=torch.int64)
         return torch.nonzero(self.labels.reshape(-1) != IGNORE).squeeze(-1)
 
+    @property
+    def places(self) -> Tensor:
+        """Flat indices (number of tokens,) of the tokens, sequence after sequence in the order of `starts`."""
+        before = self.lengths.cumsum(0) - self.lengths
+        shifts = torch.repeat_interleave(self.starts - before, self.lengths)
+        return shifts + torch.arange(shifts.shape[0], device=shifts.device)
+
     def to(self, device: torch.device | str) -> "Batch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if v is not None})
