@@ -42,8 +42,8 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_verbs_are_those_of_the_guide():
     guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
     assert VERBS == [
-        "doctor", "embed", "evaluate", "fill", "finetune", "predict", "prepare",
-        "pretrain", "quickstart", "report", "tokenizer", "verify-resume",
+        "doctor", "embed", "evaluate", "export", "fill", "finetune", "import", "predict",
+        "prepare", "pretrain", "quickstart", "report", "tokenizer", "verify-resume",
     ]  # fmt: skip
     assert [verb for verb in VERBS if f"pluri {verb}" not in guide] == []
 
@@ -194,6 +194,11 @@ def test_from_a_raw_file_to_a_report(
     assert result("pretrain", "pretrain.toml", "--set", "training.batch_tokens=256")["model"] == "run/model"
     guesses = result("fill", "the cat sat on the [MASK] .", "--model", "run/model", "--top-k", "2")
     assert [{"score", "sequence", "token_str"} <= guess.keys() for guess in guesses] == [True, True]
+    exported = result("export", "--model", "run/model", "-o", "exported")
+    assert exported["architecture"] is None  # transformers has nothing like `modern`
+    assert exported["left_out"] == []
+    assert result("import", "exported", "-o", "imported")["parameters"] == exported["parameters"]
+    assert result("fill", "the cat sat on the [MASK] .", "--model", "imported", "--top-k", "2") == guesses
     labelled = ["--train", "labelled.csv", "--validation", "labelled.csv", "-o", "classifier"]
     labelled += ["--set", "epochs=1", "--set", "min_steps=4", "--set", "seeds=1"]
     rows = result("finetune", "--task", "classify", "--model", "run/model", *labelled)["rows"]
@@ -203,6 +208,15 @@ def test_from_a_raw_file_to_a_report(
     assert len(Path("predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 24
     result("report", "run", "classifier", "-o", "report.html")
     assert "</html>" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_a_name_on_the_hub_without_a_network_is_one_line(capsys: pytest.CaptureFixture[str]):
+    for arguments in (["import", "some/model", "-o", "x"], ["fill", "[MASK]", "--model", "some/model"]):
+        assert main(arguments) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: some/model: is no folder here")
+        assert err.count("\n") == 1
 
 
 def test_the_program_itself(tmp_path: Path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pluri.checkpoints.exchange import convert_model as convert_model
     from pluri.checkpoints.huggingface import load_model as load_model
     from pluri.checkpoints.huggingface import save_model as save_model
     from pluri.demo import quickstart as quickstart
@@ -33,6 +34,7 @@ _HOMES = {
     "PretrainConfig": "run.pretrain",
     "TokenStore": "tokens.store",
     "Tokenizer": "tokens.tokenizer",
+    "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
     "embed": "inference.embedding_files",
     "evaluate": "run.finetune",

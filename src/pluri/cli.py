@@ -21,7 +21,7 @@ Files = Annotated[list[str], Parameter(help="Files, folders, globs or URLs.", ne
 Flag = Parameter(negative="")
 Folder = Annotated[Path, Parameter(["--output", "-o"], help="Folder to write to.")]
 Json = Annotated[bool, Parameter("--json", negative="", help="Print the result as JSON.")]
-Model = Annotated[Path, Parameter(help="Model folder.")]
+Model = Annotated[Path, Parameter(help="Model folder, or a name on the Hugging Face hub.")]
 OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
 Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
 Paths = Annotated[list[Path], Parameter(help="Run folders; for the doctor also stores and files.", negative="")]
@@ -162,7 +162,7 @@ def finetune(
     Args:
         config: a TOML file with the same settings and more; what is given here wins.
         task: classify, or tag (a label a token).
-        model: folder of the pretrained model.
+        model: folder of the pretrained model, or its name on the Hugging Face hub.
         train: labelled file.
         validation: labelled file that chooses the best moment.
         test: labelled file that the results are measured on.
@@ -232,6 +232,26 @@ def fill(text: str, /, *, model: Model, top_k: int = 5, as_json: Json = False) -
     """
     found = pluri.fill(text, model, top_k=top_k)
     return Answer(found, "\n".join(f"{g['score']:7.2%}  {g['token_str']}  {g['sequence']}" for g in found), as_json)
+
+
+@app.command(name="import")
+def import_(source: str, /, *, output: Folder, as_json: Json = False) -> Answer:
+    """Bring in a model of Hugging Face's: a folder, or a name on the hub, which is fetched once.
+
+    Example: pluri import sentence-transformers/all-MiniLM-L6-v2 -o minilm
+    """
+    converted = pluri.convert_model(source, output)
+    return Answer(asdict(converted), str(converted), as_json)
+
+
+@app.command
+def export(*, model: Model, output: Folder, as_json: Json = False) -> Answer:
+    """Write a model folder for other programs, and say what opens it.
+
+    Example: pluri export --model run/model -o exported
+    """
+    converted = pluri.convert_model(model, output)
+    return Answer(asdict(converted), str(converted), as_json)
 
 
 @app.command

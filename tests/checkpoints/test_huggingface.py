@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pluri.checkpoints.config_json import read_config
+from pluri.checkpoints.exchange import convert_model
 from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.errors import CheckpointError, UsageError
 from pluri.models.config import preset
@@ -20,7 +21,9 @@ SIZES: dict[str, Any] = {"hidden_size": 32, "num_heads": 2, "num_layers": 2, "in
 
 
 def tiny(family: str, heads: dict[str, int], seed: int = 0) -> Model:
-    model = Model(preset(family, "tiny", vocab_size=61, max_length=16, **SIZES), heads, seed=seed)
+    special: dict[str, dict[str, Any]] = {"electra": {"embedding_size": 16}, "esm": {"token_dropout": 4}}
+    config = preset(family, "tiny", vocab_size=61, max_length=16, **SIZES, **special.get(family, {}))
+    model = Model(config, heads, seed=seed)
     with torch.no_grad():
         for parameter in model.parameters():  # so that nothing is 0, and a tensor that is lost shows
             parameter.add_(0.01)
@@ -43,6 +46,12 @@ def altered(folder: Path, change: dict[str, Tensor], remove: tuple[str, ...] = (
         ("bert", {}),
         ("modern", {"masked": 61, "pair": 2, "classify": 4}),
         ("modern", {"tag": 4}),
+        ("xlm-roberta", {"masked": 61}),
+        ("camembert", {"tag": 5}),
+        ("distilbert", {"classify": 3}),
+        ("electra", {"masked": 61}),
+        ("esm", {"classify": 3}),
+        ("modernbert", {"tag": 3}),
     ],
 )
 def test_a_folder_gives_back_the_model(family: str, heads: dict[str, int], tmp_path: Path, tokenizer: Tokenizer):
@@ -132,7 +141,7 @@ def test_every_kind_of_damage_is_one_line(tmp_path: Path, tokenizer: Tokenizer):
     with pytest.raises(CheckpointError, match="no such file"):
         load_model(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(CheckpointError, match="pickled weights are not read"):
+    with pytest.raises(CheckpointError, match="pickled weights are not read; convert them"):
         load_model(tmp_path)
 
 
@@ -206,3 +215,106 @@ def test_heads_without_a_published_class_are_refused(tmp_path: Path, tokenizer: 
     with pytest.raises(UsageError, match="no published bert has the heads masked, tag"):
         save_model(tmp_path / "model", tiny("bert", {"masked": 61, "tag": 3}), tokenizer)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("family", ["bert", "esm", "modern"])
+def test_a_converted_folder_has_the_same_tensors_and_dtype(
+    family: str, dtype: torch.dtype, tmp_path: Path, tokenizer: Tokenizer
+):
+    save_model(tmp_path / "a", tiny(family, {"classify": 1}), tokenizer, problem="regression", dtype=dtype)
+    before = load_file(tmp_path / "a" / "model.safetensors")
+    converted = convert_model(tmp_path / "a", tmp_path / "b")
+    after = load_file(tmp_path / "b" / "model.safetensors")
+    assert after.keys() == before.keys()
+    assert all(after[name].dtype == dtype and torch.equal(after[name], before[name]) for name in before)
+    assert (tmp_path / "b" / "config.json").read_text() == (tmp_path / "a" / "config.json").read_text()
+    assert converted.dtype == str(dtype).removeprefix("torch.")
+    assert ("opens with Pluri alone" in str(converted)) == (family == "modern")
+
+
+def test_what_nobody_asks_for_is_left_out_by_name(tmp_path: Path, tokenizer: Tokenizer):
+    save_model(tmp_path / "a", tiny("electra", {}), tokenizer)
+    head = {f"discriminator_predictions.{layer}.bias": torch.ones(1) for layer in ("dense", "dense_prediction")}
+    plain = {f"electra.{name}": t for name, t in load_file(tmp_path / "a" / "model.safetensors").items()}
+    save_file(
+        plain | head | {"electra.embeddings.position_ids": torch.arange(16)}, tmp_path / "a" / "model.safetensors"
+    )
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"architectures": ["ElectraForPreTraining"]}))
+    converted = convert_model(tmp_path / "a", tmp_path / "b")
+    assert converted.left_out == [*head, "electra.embeddings.position_ids"]
+    assert converted.architecture == "ElectraModel"
+    assert len(load_file(tmp_path / "b" / "model.safetensors")) == len(plain)
+
+
+def test_frequencies_that_each_layer_repeats_are_taken(tmp_path: Path, tokenizer: Tokenizer):
+    save_model(tmp_path, tiny("esm", {"masked": 61}), tokenizer)
+    rounded = load_file(tmp_path / "model.safetensors")["esm.rotary_embeddings.inv_freq"].half().float()
+    old = {f"esm.encoder.layer.{i}.attention.self.rotary_embeddings.inv_freq": rounded.clone() for i in range(2)}
+    altered(tmp_path, old, remove=("esm.rotary_embeddings.inv_freq",))
+    model, _ = load_model(tmp_path)
+    assert torch.equal(model.state_dict()["body.rotary.inv_freq"], rounded)
+    assert model.to(torch.bfloat16).state_dict()["body.rotary.inv_freq"].dtype == torch.float32
+    altered(tmp_path, {}, remove=tuple(old))
+    assert load_model(tmp_path)[0].state_dict()["body.rotary.inv_freq"][0] == 1
+
+
+def test_weights_in_several_files(tmp_path: Path, tokenizer: Tokenizer):
+    save_model(tmp_path, tiny("bert", {"masked": 61}), tokenizer)
+    expected = load_model(tmp_path)[0].state_dict()
+    tensors = sorted(load_file(tmp_path / "model.safetensors").items())
+    (tmp_path / "model.safetensors").unlink()
+    parts = {"model-00001-of-00002.safetensors": tensors[:9], "model-00002-of-00002.safetensors": tensors[9:]}
+    for name, part in parts.items():
+        save_file(dict(part), tmp_path / name)
+    index = {"weight_map": {key: name for name, part in parts.items() for key, _ in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    state = load_model(tmp_path)[0].state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: no such file"):
+        load_model(tmp_path)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, tokenizer: Tokenizer):
+    config = preset("bert", "tiny", vocab_size=60, max_length=16, **SIZES)
+    save_model(tmp_path, Model(config, {"masked": 60}), tokenizer)
+    with pytest.raises(CheckpointError, match="the tokenizer has 61 tokens, the model only 60"):
+        load_model(tmp_path)
+    padded = preset("bert", "tiny", vocab_size=64, max_length=16, **SIZES)
+    save_model(tmp_path, Model(padded, {"masked": 64}), tokenizer)
+    assert load_model(tmp_path)[0].config.vocab_size == 64
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("esm", {"is_folding_model": True}, "is_folding_model = True is not supported"),
+        ("esm", {"position_embedding_type": "relative_key"}, "only 'absolute' or 'rotary'"),
+        ("esm", {"token_dropout": True, "mask_token_id": None}, "token_dropout needs mask_token_id"),
+        ("modernbert", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types is not supported"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "rope_type = 'yarn'"),
+        ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling = 'max'"),
+        ("modernbert", {"norm_bias": True}, "norm_bias = True is not supported"),
+        ("distilbert", {"tie_word_embeddings": False}, "tie_word_embeddings = False"),
+        ("electra", {"embedding_size": 0}, "embedding_size"),
+    ],
+)
+def test_variants_of_other_families_are_refused(
+    family: str, change: dict, message: str, tmp_path: Path, tokenizer: Tokenizer
+):
+    save_model(tmp_path, tiny(family, {"classify": 2}), tokenizer)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=message):
+        load_model(tmp_path)
+
+
+def test_a_folder_written_before_a_field_was_added_opens(tmp_path: Path, tokenizer: Tokenizer):
+    save_model(tmp_path, tiny("modern", {"masked": 61}), tokenizer)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    later = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base")
+    path.write_text(json.dumps({key: value for key, value in values.items() if key not in later}))
+    assert load_model(tmp_path)[0].config == tiny("modern", {}).config

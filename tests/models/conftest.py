@@ -29,7 +29,12 @@ def make_model() -> Callable[..., Model]:
             "max_length": 64,
         }
         quiet: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0}
-        config = preset(family, "tiny", vocab_size=VOCABULARY, **(sizes | quiet | overrides))
+        special: dict[str, dict[str, Any]] = {
+            "electra": {"embedding_size": 16},
+            "esm": {"token_dropout": 7},
+            "modernbert": {"window": 6, "num_layers": 3},
+        }
+        config = preset(family, "tiny", vocab_size=VOCABULARY, **(sizes | quiet | special.get(family, {}) | overrides))
         model = Model(config, heads or {}, seed=1)
         generator = torch.Generator().manual_seed(2)
         with torch.no_grad():

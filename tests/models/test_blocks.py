@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pluri.models.attention import _QueriesAndKeys
 from pluri.models.blocks import ACTIVATIONS
 from pluri.models.norms import RMSNorm
-from pluri.models.positions import rotary_turns, rotate_
+from pluri.models.positions import rotary_frequencies, rotary_turns, rotate_
 
 EPS = 1e-3  # large, so that a slip in its place shows
 
@@ -49,7 +49,7 @@ def plainly(qkv: torch.Tensor, positions: torch.Tensor | None, eps: float | None
 @pytest.mark.parametrize("eps", [None, EPS])
 def test_queries_and_keys_are_the_plain_formula(rotary, eps):
     qkv, positions = random(2, 7, 3, 2, 8), torch.arange(14).view(2, 7)
-    turns = rotary_turns(positions, 8, 100.0) if rotary else None
+    turns = rotary_turns(positions, rotary_frequencies(8, 100.0)) if rotary else None
     a, b = qkv.clone().requires_grad_(), qkv.clone().requires_grad_()
     ours = _QueriesAndKeys.apply(a, turns, eps)
     plain = plainly(b, positions if rotary else None, eps)
@@ -66,7 +66,7 @@ def test_rotary_scores_depend_on_the_distance_alone():
     q, k = random(8), random(8, seed=1)
 
     def score(i: int, j: int) -> float:
-        turns = rotary_turns(torch.tensor([[i, j]]), 8, 10_000.0)
+        turns = rotary_turns(torch.tensor([[i, j]]), rotary_frequencies(8, 10_000.0))
         turned = rotate_(torch.stack((q, k)).view(1, 2, 1, 1, 8).clone(), turns).view(2, 8)
         return float(turned[0] @ turned[1])
 

@@ -5,13 +5,13 @@ import torch
 
 from pluri.errors import UsageError
 from pluri.models.config import preset
-from pluri.models.heads import Model
+from pluri.models.heads import LACKS, Model
 
-FAMILIES = ["bert", "roberta", "albert", "modern"]
+FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "modern"]
 
 
 def some_heads(family: str) -> dict[str, int]:
-    return {"masked": 50, "classify": 3, "tag": 4} | ({} if family == "roberta" else {"pair": 2})
+    return {"masked": 50, "classify": 3, "tag": 4} | ({} if "pair" in LACKS.get(family, ()) else {"pair": 2})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,10 +1,12 @@
 """Presets, impossible sizes, and the count of operations."""
 
+from typing import get_args
+
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from pluri.errors import UsageError
-from pluri.models.config import ModelConfig, preset, train_flops
+from pluri.models.config import Family, ModelConfig, preset, train_flops
 from pluri.models.heads import Model
 
 # Millions of parameters with pooling and masked head: Turc et al. (2019), table 1; Lan et al. (2020), table 1.
@@ -25,7 +27,7 @@ def test_presets_have_the_published_numbers_of_parameters(name, size, vocab_size
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "albert", "modern"])
+@pytest.mark.parametrize("name", get_args(Family))
 @pytest.mark.parametrize("size", ["tiny", "mini", "small", "medium", "base"])
 def test_heads_are_64_wide(name, size):
     config = preset(name, size, vocab_size=100)

@@ -48,11 +48,11 @@ class Batch:
         return torch.nonzero(self.labels.reshape(-1) != IGNORE).squeeze(-1)
 
     @property
-    def members(self) -> Tensor:
-        """Flat indices (T,) of all tokens, sequence after sequence as they were given, not as they were packed."""
-        ends = self.lengths.cumsum(0)
-        offsets = torch.repeat_interleave(self.starts - ends + self.lengths, self.lengths)
-        return offsets + torch.arange(offsets.shape[0], device=offsets.device)
+    def places(self) -> Tensor:
+        """Flat indices (number of tokens,) of the tokens, sequence after sequence in the order of `starts`."""
+        before = self.lengths.cumsum(0) - self.lengths
+        shifts = torch.repeat_interleave(self.starts - before, self.lengths)
+        return shifts + torch.arange(shifts.shape[0], device=shifts.device)
 
     def to(self, device: torch.device | str) -> "Batch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}

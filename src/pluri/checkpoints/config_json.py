@@ -6,69 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from pluri.checkpoints.config_keys import DEFAULTS, KEYS, ONLY, special_fields, special_keys
+from pluri.checkpoints.hub import local_folder
 from pluri.errors import CheckpointError, UsageError
-from pluri.models.config import ModelConfig
-from pluri.models.heads import Model
+from pluri.models.config import FIXED, ROBERTA_LIKE, ModelConfig
+from pluri.models.heads import LACKS, Model
 
 Problem = Literal["single_label_classification", "regression"]
 
 CONFIG = "config.json"
 _OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fields of ModelConfig
+_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base")  # older folders lack them
 
-# Field here: key there.
-_KEYS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "token_types": "type_vocab_size",
-    "initializer_range": "initializer_range",
-    "norm_eps": "layer_norm_eps",
-    "pad_id": "pad_token_id",
+_PREFIX = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "albert": "Albert",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+    "esm": "Esm",
+    "modernbert": "ModernBert",
 }
-_MORE_KEYS = {
-    "bert": {"classifier_dropout": "classifier_dropout"},
-    "roberta": {"classifier_dropout": "classifier_dropout"},
-    "albert": {"classifier_dropout": "classifier_dropout_prob", "embedding_size": "embedding_size"},
-}
-# What a published config.json may leave out, being the default of its family.
-_BERT_DEFAULTS: dict[str, Any] = {
-    "max_position_embeddings": 512,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "classifier_dropout": None,
-    "type_vocab_size": 2,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 0,
-}
-_ALBERT_DEFAULTS: dict[str, Any] = {
-    "hidden_act": "gelu_new",
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "classifier_dropout_prob": 0.1,
-    "embedding_size": 128,
-}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "bert": _BERT_DEFAULTS,
-    "roberta": _BERT_DEFAULTS | {"pad_token_id": 1},
-    "albert": _BERT_DEFAULTS | _ALBERT_DEFAULTS,
-}
-# Variants that are refused rather than read as something else: key there, the one value that fits.
-_ONLY: dict[str, Any] = {
-    "tie_word_embeddings": True,
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "position_embedding_type": "absolute",
-    "num_hidden_groups": 1,
-    "inner_group_num": 1,
-}
-_PREFIX = {"bert": "Bert", "roberta": "Roberta", "albert": "Albert"}
 _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForPreTraining": ("masked", "pair"),
     "ForMaskedLM": ("masked",),
@@ -110,21 +72,20 @@ def architecture(model: Model) -> str:
     )
 
 
-def describe(model: Model, labels: Sequence[str] | None, problem: Problem | None) -> dict[str, Any]:
+def describe(
+    model: Model, labels: Sequence[str] | None, problem: Problem | None, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
     """config.json of a model. UsageError if the labels are not as many as the classes."""
     config = model.config
     values: dict[str, Any] = {"architectures": [architecture(model)]}
     if config.family == "modern":
         values |= {"model_type": _OWN} | config.model_dump() | {"heads": dict(model.num_classes)}
     else:
-        keys = _KEYS | _MORE_KEYS[config.family]
-        values |= {"model_type": config.family} | {theirs: getattr(config, ours) for ours, theirs in keys.items()}
+        values["model_type"] = config.family
+        values |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
         values["max_position_embeddings"] = config.max_length + config.position_offset
-        values["tie_word_embeddings"] = True
-        if config.family == "albert":
-            values |= {"embedding_size": config.embedding_width, "num_hidden_groups": 1, "inner_group_num": 1}
-            values["classifier_dropout_prob"] = config.head_dropout  # the published class refuses null
-    values["dtype"] = "float32"
+        values |= {"tie_word_embeddings": True} | special_keys(config)
+    values["dtype"] = str(dtype).removeprefix("torch.")
     classes = [n for head, n in model.num_classes.items() if head in ("classify", "tag")]
     if classes:
         names = list(labels) if labels is not None else [f"LABEL_{i}" for i in range(classes[0])]
@@ -139,7 +100,7 @@ def describe(model: Model, labels: Sequence[str] | None, problem: Problem | None
 
 def read_config(folder: str | Path) -> FolderConfig:
     """Reads config.json of a model folder. CheckpointError if it is missing, damaged, or of an unknown model."""
-    path = Path(folder) / CONFIG
+    path = local_folder(folder) / CONFIG
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -157,25 +118,28 @@ def read_config(folder: str | Path) -> FolderConfig:
 
 
 def _own(values: dict[str, Any]) -> FolderConfig:
-    fields = {name: values[name] for name in ModelConfig.model_fields}
+    fields = {name: values[name] for name in ModelConfig.model_fields if name in values or name not in _ADDED}
     heads = {str(name): int(size) for name, size in values["heads"].items()}
     return FolderConfig(ModelConfig.parse(fields), heads, *_labels(values, heads))
 
 
 def _published(values: dict[str, Any]) -> FolderConfig:
     family = values.get("model_type")
-    if family not in _PREFIX:
-        raise UsageError(f"model_type {family!r} is unknown", do=f"use one of {', '.join(_PREFIX)}, or {_OWN}")
-    for key, only in _ONLY.items():
+    if family not in KEYS:
+        raise UsageError(f"model_type {family!r} is unknown", do=f"use one of {', '.join(KEYS)}, or {_OWN}")
+    for key, only in ONLY[family].items():
         if values.get(key, only) != only:
             raise UsageError(f"{key} = {values[key]!r} is not supported, only {only!r}")
-    values = _DEFAULTS[family] | values
-    fields = {ours: values[theirs] for ours, theirs in (_KEYS | _MORE_KEYS[family]).items()}
-    fields |= {"family": family, "shared_layers": family == "albert"}
-    offset = fields["pad_id"] + 1 if family == "roberta" else 0
+    values = DEFAULTS[family] | values
+    special = special_fields(family, values)
+    plain = {ours: values[theirs] for ours, theirs in KEYS[family].items() if ours not in special}
+    fields = FIXED[family] | plain | special | {"family": family}
+    offset = fields["pad_id"] + 1 if family in ROBERTA_LIKE else 0
     config = ModelConfig.parse(fields | {"max_length": values["max_position_embeddings"] - offset})
     name = str((values.get("architectures") or [""])[0])
     members = _ARCHITECTURES.get(name.removeprefix(_PREFIX[family]), ())
+    if "pair" in members and "pair" in LACKS.get(family, ()):
+        members = ()  # ELECTRA's pretraining class tells replaced tokens: a head that nobody fine-tunes
     sizes = {"masked": config.vocab_size, "pair": 2}
     heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
     return FolderConfig(config, heads, *_labels(values, heads))

@@ -1,6 +1,6 @@
 """Model folders as Hugging Face writes them: config.json, model.safetensors and the tokenizer's files.
 
-`transformers` opens the folders of bert, roberta and albert as they are. `modern` has the same files with model_type
+`transformers` opens the folders of every family but `modern` as they are. `modern` has the same files with model_type
 "pluri", which only Pluri opens.
 """
 
@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,19 +19,38 @@ from torch import Tensor
 
 from pluri.checkpoints.checkpoint import sync
 from pluri.checkpoints.config_json import CONFIG, FolderConfig, Problem, describe, read_config
+from pluri.checkpoints.hub import conversion, local_folder
 from pluri.checkpoints.keymaps import (
     canonical,
     from_published,
-    head_names,
     published_names,
     to_published,
+    unused_names,
     without_prefix,
 )
 from pluri.errors import CheckpointError
-from pluri.models.heads import Model
+from pluri.models.heads import LACKS, Model
 from pluri.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"  # of weights that are spread over several files
+# The tensor that tells whether a folder has a head; of others, out.weight.
+_MARK = {"masked": "bias", "pool": "dense.weight"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a folder gives.
+
+    described: its config.json. dtype: of its weights; fp32 if they have several. left_out: tensors that nobody asked
+    for, such as other heads, by their published names.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    described: FolderConfig
+    dtype: torch.dtype
+    left_out: list[str]
 
 
 def save_model(
@@ -40,15 +60,17 @@ def save_model(
     *,
     labels: Sequence[str] | None = None,
     problem: Problem | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Writes a model folder, in fp32: aside first, synced, then renamed. Other files in the folder stay.
+    """Writes a model folder: aside first, synced, then renamed. Other files in the folder stay.
 
     labels: names of the classes of the head classify or tag. problem: "regression" if classify gives a number.
+    dtype: of the weights in the file.
     UsageError if no published model has these heads; CheckpointError if the folder cannot be written.
     """
     folder = Path(folder)
-    described = describe(model, labels, problem)
-    state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
+    described = describe(model, labels, problem, dtype)
+    state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     tensors = to_published(model.config, state)
     if described["architectures"][0].endswith("Model"):
         tensors = without_prefix(model.config, tensors)
@@ -77,57 +99,75 @@ def save_model(
 def load_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, seed: int = 0) -> tuple[Model, Tokenizer]:
     """Reads a model folder, Pluri's or published, into fp32 on the CPU, whatever floating dtype the file has.
 
+    folder: or a name on the Hugging Face hub, org/name.
     heads: name to number of classes, as in Model; None takes the folder's own. A head that the folder lacks, or has
         with another number of classes, starts from initial values drawn by `seed` and is named in `model.new_heads`;
         if the folder has the pooling layer it reads, that is taken. Heads that are not asked for are left out.
-    CheckpointError if a file is missing or damaged, or if tensors are missing, unexpected or of another shape.
+    CheckpointError if a file is missing or damaged, if tensors are missing, unexpected or of another shape, or if the
+        tokenizer has more tokens than the model.
     """
-    folder = Path(folder)
+    loaded = read_model(folder, heads=heads, seed=seed)
+    return loaded.model, loaded.tokenizer
+
+
+def read_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, seed: int = 0) -> Loaded:
+    """As `load_model`, with what else the folder tells."""
+    folder = local_folder(folder)
     described = read_config(folder)
     config, where = described.config, str(folder / WEIGHTS)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        what = f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}"
+        raise CheckpointError(what, where=str(folder), do="put the model's own tokenizer there")
     tensors = canonical(config, read_tensors(folder / WEIGHTS))
     if heads is None:
-        base = not described.heads and config.family != "modern"
+        base = not described.heads and "pool" not in LACKS.get(config.family, ())
         pooled = base and published_names(config, "heads.pool.dense.weight")[0] in tensors
         heads = {"pool": config.hidden_size} if pooled else described.heads
     model = Model(config, heads, seed=seed)
     model.new_heads = tuple(head for head in heads if not _stored(model, head, described, tensors))
-    _fill(model, tensors, described, where)
-    return model, Tokenizer.load(folder)
+    left_out = _fill(model, tensors, described, where)
+    dtypes = {tensor.dtype for name, tensor in tensors.items() if name not in left_out}
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    return Loaded(model, tokenizer, described, dtype, left_out)
 
 
 def _stored(model: Model, head: str, described: FolderConfig, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a folder holds a head. classify and tag share names in some families: config.json tells which it is."""
-    size = model.num_classes[head]
     if head in ("classify", "tag"):
-        return described.heads.get(head) == size
-    return head in described.heads or any(
-        theirs in tensors
-        for name in model.state_dict()
-        if name.startswith(f"heads.{head}.") and ".pooler." not in name
-        for theirs in published_names(model.config, name)
-    )
+        return described.heads.get(head) == model.num_classes[head]
+    (mark,) = published_names(model.config, f"heads.{head}.{_MARK.get(head, 'out.weight')}")
+    return head in described.heads or mark in tensors
 
 
-def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, where: str) -> None:
-    """Puts tensors into the body, the heads that are not new, and the pooling layers of new ones if they are there."""
+def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, where: str) -> list[str]:
+    """Puts tensors into the body, the heads that are not new, and the pooling layers of new ones if they are there.
+
+    Returns the names of the tensors that it left out.
+    """
     config, state = model.config, model.state_dict()
     names = {ours: published_names(config, ours) for ours in state}
     new = tuple(f"heads.{head}." for head in model.new_heads)
+    buffers = {name for name, _ in model.named_buffers()}  # a folder may lack them: they have their values already
     wanted = [
         ours
         for ours, theirs in names.items()
-        if not ours.startswith(new) or (".pooler." in ours and tensors.keys() >= set(theirs))
+        if not (ours in buffers or ours.startswith(new))
+        or ((ours in buffers or ".pooler." in ours) and tensors.keys() >= set(theirs))
     ]
     missing = [theirs for ours in wanted for theirs in names[ours] if theirs not in tensors]
     if missing:
         raise CheckpointError(f"lacks {_listed(missing)}", where=where, do="the file or config.json is not whole")
-    known = head_names(config).union(*names.values())
+    known = unused_names(config).union(*names.values())
     others = tuple(f"heads.{head}." for head in described.heads)
     unexpected = [name for name in tensors if name not in known and not name.startswith(others)]
     if unexpected:
         what = f"has {_listed(unexpected)}, which config.json does not explain"
         raise CheckpointError(what, where=where, do="give the folder of a model that Pluri knows")
+    taken = {theirs for ours in wanted for theirs in names[ours]}
+    strange = [name for name in sorted(taken) if not tensors[name].is_floating_point()]
+    if strange:
+        raise CheckpointError(f"{_listed(strange)} is not of a floating dtype", where=where)
     for ours in wanted:
         expected = state[ours].chunk(len(names[ours]))
         for theirs, part in zip(names[ours], expected, strict=True):
@@ -135,27 +175,40 @@ def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, 
                 found, made = tuple(tensors[theirs].shape), tuple(part.shape)
                 what = f"{theirs} has the shape {found}, config.json makes it {made}"
                 raise CheckpointError(what, where=where, do="the two files are not of one model")
-    model.load_state_dict(from_published(config, wanted, tensors), strict=False)
+    whole = {name: tensor.float() for name, tensor in tensors.items() if name in taken}
+    model.load_state_dict(from_published(config, wanted, whole), strict=False)
+    return sorted(tensors.keys() - taken)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, as fp32. CheckpointError if it is missing, cut, or altered after saving."""
+    """All tensors of a model's safetensors, in their own dtype: of one file, or of those that its index lists.
+
+    CheckpointError if a file is missing, cut, or altered after saving.
+    """
+    index = path.with_name(_INDEX)
+    if path.exists() or not index.exists():
+        return _read_file(path)
+    try:
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"is damaged: {error}", where=str(index), do="take another copy") from None
+    return {name: tensor for file in files for name, tensor in _read_file(path.with_name(Path(file).name)).items()}
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             expected = (file.metadata() or {}).get("sha256")
     except FileNotFoundError:
-        do = "pickled weights are not read: save the model again with save_pretrained of transformers"
         pickled = path.with_name("pytorch_model.bin").exists()
-        raise CheckpointError("no such file", where=str(path), do=do if pickled else None) from None
+        do = conversion(path.parent, str(path.parent), str(path.parent)) if pickled else None
+        raise CheckpointError("no such file", where=str(path), do=do) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"is damaged: {error}", where=str(path), do="take another copy") from None
     if expected is not None and expected != _digest(tensors):
         raise CheckpointError("is damaged: its sha256 is another", where=str(path), do="take another copy")
-    strange = [name for name, tensor in tensors.items() if not (tensor.is_floating_point() or "position_ids" in name)]
-    if strange:
-        raise CheckpointError(f"{_listed(strange)} is not of a floating dtype", where=str(path))
-    return {name: tensor.float() for name, tensor in tensors.items()}
+    return tensors
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -129,7 +129,7 @@ def _vectors(
     if pooling == "cls":
         vectors = hidden[batch.starts]
     else:
-        vectors = hidden[batch.members]  # (T, D), text after text
+        vectors = hidden[batch.places]  # (T, D), text after text
         if pooling == "mean":
             vectors = torch.segment_reduce(vectors, "mean", lengths=batch.lengths, axis=0)
     vectors = (F.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()

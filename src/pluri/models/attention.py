@@ -15,12 +15,12 @@ from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.linear import StackedLinear
 from pluri.models.norms import inverse_rms
-from pluri.models.positions import rotary_turns, rotate_
+from pluri.models.positions import rotary_frequencies, rotary_turns, rotate_
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What attention has to know of a batch: made once, used by every block.
+    """What attention has to know of a batch: made once, used by every block of a kind.
 
     mask: bool (B, 1, L, L), True where a position sees another; None = every position sees its whole row.
     turns: complex64 (B, L, 1, 1, C / 2); None without rotary positions.
@@ -30,14 +30,29 @@ class Layout:
     turns: Tensor | None
 
 
-def layout(batch: Batch, config: ModelConfig) -> Layout:
-    """Positions see their own sequence and nothing else. Padding (sequence 0) sees padding, so that no row is empty."""
-    ids = batch.sequence_ids
+def layouts(batch: Batch, config: ModelConfig, frequencies: Tensor | None = None) -> list[Layout]:
+    """One for each layer. Positions see their own sequence and nothing else, with a window only what is near there.
+
+    Padding (sequence 0) sees padding, so that no row is empty.
+    frequencies: (C / 2,), of rotary positions in a model that stores them; None = those of config.rotary_base.
+    """
+    ids, positions = batch.sequence_ids, batch.position_ids
     # Only a batch of one sequence a row may need no mask; asking the others would cost a device sync.
     full = batch.starts.shape[0] == ids.shape[0] and bool((ids == 1).all())
     mask = None if full else (ids[:, None, :, None] == ids[:, None, None, :])
-    rotary = config.positions == "rotary"
-    return Layout(mask, rotary_turns(batch.position_ids, config.head_size, config.rotary_base) if rotary else None)
+
+    def turns(base: float, stored: Tensor | None = None) -> Tensor | None:
+        if config.positions != "rotary":
+            return None
+        computed = rotary_frequencies(config.head_size, base, positions.device) if stored is None else stored
+        return rotary_turns(positions, computed)
+
+    everywhere = Layout(mask, turns(config.rotary_base, frequencies))
+    if config.window is None:
+        return [everywhere] * config.num_layers
+    near = (positions[:, None, :, None] - positions[:, None, None, :]).abs() <= config.window // 2  # (B, 1, L, L)
+    local = Layout(near if mask is None else near & mask, turns(config.local_rotary_base))
+    return [local if i % config.global_every else everywhere for i in range(config.num_layers)]
 
 
 class _QueriesAndKeys(torch.autograd.Function):

@@ -5,6 +5,7 @@ Legend: B rows, L positions a row, D width, I inner width of the feed-forward bl
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,8 +28,10 @@ def _relu2(x: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": _gelu_new,
+    "relu": F.relu,
     "silu": F.silu,
     "relu2": _relu2,
+    "tanh": torch.tanh,
 }
 
 
@@ -53,14 +56,17 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each added to its input, normalized before (pre-norm) or after."""
+    """One layer: attention and feed-forward, each added to its input, normalized before (pre-norm) or after.
 
-    def __init__(self, config: ModelConfig) -> None:
+    attention_norm: False leaves out the norm before attention, where the block reads what is normalized already.
+    """
+
+    def __init__(self, config: ModelConfig, *, attention_norm: bool = True) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
         self.dropout = config.dropout
         self.attention = SelfAttention(config)
-        self.attention_norm = build_norm(config, config.hidden_size)
+        self.attention_norm = build_norm(config, config.hidden_size) if attention_norm else nn.Identity()
         self.ffn = FeedForward(config)
         self.ffn_norm = build_norm(config, config.hidden_size)
 

@@ -7,9 +7,11 @@ from pydantic import Field, PositiveInt, model_validator
 from pluri.config import Config
 from pluri.errors import UsageError
 
-Family = Literal["bert", "roberta", "albert", "modern"]
+Family = Literal[
+    "bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "esm", "modernbert", "modern"
+]
 Size = Literal["tiny", "mini", "small", "medium", "base"]
-Activation = Literal["gelu", "gelu_new", "silu", "relu2"]
+Activation = Literal["gelu", "gelu_new", "relu", "silu", "relu2"]
 
 # (layers, width): Turc et al., "Well-read students learn better" (2019), table 1. Heads are always 64 wide.
 _SIZES: dict[str, tuple[int, int]] = {
@@ -21,28 +23,52 @@ _SIZES: dict[str, tuple[int, int]] = {
 }
 _HEAD_SIZE = 64
 
-_POST_NORM: dict[str, Any] = {
-    "norm": "layer",
+# RoBERTa, and those whose code grew out of it: their heads are alike, and positions count from pad_id + 1.
+ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
+
+_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False}
+_POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
-    "qk_norm": False,
     "gated": False,
     "biases": True,
     "pooling": "first",
-    "context": 0,
+    "embedding_norm": True,
+    "token_dropout": None,
+    "window": None,
 }
 # What makes a family: these fields cannot be overridden, or its folders would not open elsewhere.
-_FIXED: dict[str, dict[str, Any]] = {
-    "bert": _POST_NORM | {"shared_layers": False},
-    "roberta": _POST_NORM | {"shared_layers": False},
+FIXED: dict[str, dict[str, Any]] = {
+    "bert": _POST_NORM,
+    "roberta": _POST_NORM,
+    "xlm-roberta": _POST_NORM,
+    "camembert": _POST_NORM,
     "albert": _POST_NORM | {"shared_layers": True},
+    "distilbert": _POST_NORM | {"token_types": 0, "norm_eps": 1e-12},
+    "electra": _POST_NORM,
+    "esm": _COMMON
+    | {"pre_norm": True, "gated": False, "activation": "gelu", "biases": True, "pooling": "first"}
+    | {"token_types": 0, "window": None},
+    "modernbert": _COMMON
+    | {"pre_norm": True, "positions": "rotary", "gated": True, "biases": False, "token_types": 0}
+    | {"embedding_norm": True, "token_dropout": None},
     "modern": {},
 }
-# What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019); Lan et al. (2020), version 2.
+_BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
+_ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
+# What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
+# Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
+# Warner et al. (2024), ModernBERT.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "bert": {"dropout": 0.1, "attention_dropout": 0.1},
-    "roberta": {"dropout": 0.1, "attention_dropout": 0.1, "token_types": 1, "norm_eps": 1e-5},
+    "bert": _BERT_DROPOUT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "albert": {"activation": "gelu_new", "classifier_dropout": 0.1},
+    "distilbert": _BERT_DROPOUT | {"classifier_dropout": 0.2},
+    "electra": _BERT_DROPOUT,
+    "esm": {"positions": "rotary", "embedding_norm": False, "norm_eps": 1e-5},
+    "modernbert": {"norm_eps": 1e-5, "window": 128, "rotary_base": 160_000.0, "classifier_dropout": 0.0},
     "modern": {
         "norm": "rms",
         "pre_norm": True,
@@ -80,6 +106,12 @@ class ModelConfig(Config):
     pooling: Literal["first", "mean"] = Field("first", description="the vector of a sequence")
     token_types: int = Field(2, ge=0, description="segments told apart by an embedding; 0 = none")
     context: int = Field(0, ge=0, description="neighbours on each side that add a vector of their own to the embedding")
+    embedding_norm: bool = Field(True, description="embeddings are normalized")
+    token_dropout: int | None = Field(
+        None, ge=0, description="a mask token whose embedding is 0, and the others scaled for it (ESM-2)"
+    )
+    window: PositiveInt | None = Field(None, description="positions that local attention sees, half on each side")
+    global_every: PositiveInt = Field(3, description="with a window, one layer in so many, from the first, sees all")
     dropout: float = Field(0.0, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
     classifier_dropout: float | None = Field(None, ge=0, lt=1, description="default: dropout")
@@ -87,6 +119,7 @@ class ModelConfig(Config):
     initializer_range: float = Field(0.02, gt=0, description="standard deviation of new embeddings and matrices")
     pad_id: int = Field(0, ge=0)
     rotary_base: float = Field(10_000.0, gt=1)
+    local_rotary_base: float = Field(10_000.0, gt=1, description="rotary_base of the layers with a window")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,9 +129,13 @@ class ModelConfig(Config):
             raise ValueError(f"rotary positions need an even head size, not {self.head_size} (hidden_size / num_heads)")
         if self.pad_id >= self.vocab_size:
             raise ValueError(f"pad_id {self.pad_id} is outside the vocabulary of {self.vocab_size}")
-        if self.family not in ("albert", "modern") and self.embedding_width != self.hidden_size:
+        if self.token_dropout is not None and self.token_dropout >= self.vocab_size:
+            raise ValueError(f"token_dropout {self.token_dropout} is outside the vocabulary of {self.vocab_size}")
+        if self.family == "modernbert" and self.window is None:
+            raise ValueError("modernbert has a window")
+        if self.family not in ("albert", "electra", "modern") and self.embedding_width != self.hidden_size:
             raise ValueError(f"{self.family} has embedding_size equal to hidden_size {self.hidden_size}; use albert")
-        for name, value in _FIXED[self.family].items():
+        for name, value in FIXED[self.family].items():
             if getattr(self, name) != value:
                 raise ValueError(f"{self.family} has {name} = {value!r}; change it in the family 'modern'")
         return self
@@ -114,7 +151,7 @@ class ModelConfig(Config):
     @property
     def position_offset(self) -> int:
         """Learned positions before the first one in use: RoBERTa counts from pad_id + 1."""
-        return self.pad_id + 1 if self.family == "roberta" else 0
+        return self.pad_id + 1 if self.family in ROBERTA_LIKE else 0
 
     @property
     def head_dropout(self) -> float:
@@ -126,7 +163,7 @@ def preset(
 ) -> ModelConfig:
     """The configuration of a family in one of the published sizes.
 
-    name: bert, roberta, albert or modern. size: tiny, mini, small, medium or base.
+    name: a family. size: tiny, mini, small, medium or base.
     overrides: any field of ModelConfig. Changing hidden_size or num_heads keeps the preset's proportions for what is
     not given: heads 64 wide, feed-forward width 4 times the hidden size (8/3, with a gate: the same parameters).
     UsageError if the name, the size or a field is unknown, or the sizes are impossible.
@@ -137,7 +174,7 @@ def preset(
     layers, width = _SIZES[size]
     width = overrides.get("hidden_size", width)
     values = {"num_layers": layers, "hidden_size": width, "vocab_size": vocab_size, "max_length": max_length}
-    values |= _FIXED[name] | _DEFAULTS[name] | overrides | {"family": name}
+    values |= FIXED[name] | _DEFAULTS[name] | overrides | {"family": name}
     if isinstance(width, int) and width > 0:
         if name == "albert":
             values.setdefault("embedding_size", min(128, width // 2))

@@ -13,9 +13,23 @@ from torch import Tensor, nn
 from pluri.batches.batch import Batch
 from pluri.errors import UsageError
 from pluri.models.blocks import ACTIVATIONS
-from pluri.models.config import ModelConfig
+from pluri.models.config import ROBERTA_LIKE, ModelConfig
 from pluri.models.norms import build_norm
+from pluri.models.positions import StoredFrequencies
 from pluri.models.transformer import ContextEmbedding, Transformer
+
+# The heads of the published classes. What their layer before the classes ends in, where it is not tanh:
+_POOLER_ACTIVATION = {"distilbert": "relu", "electra": "gelu", "modernbert": "gelu"}
+# families whose layer before the output layer has gelu whatever the body uses, and those with dropout on both sides of
+# the layer before the classes:
+_GELU_HEAD = (*ROBERTA_LIKE, "electra", "modernbert")
+_DROPS_FIRST = (*ROBERTA_LIKE, "electra")
+# and the heads that a family lacks.
+LACKS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(ROBERTA_LIKE, ("pair",)),
+    **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
+    "modern": ("pool",),
+}
 
 
 class MaskedHead(nn.Module):
@@ -29,8 +43,7 @@ class MaskedHead(nn.Module):
         width, embedding = config.hidden_size, config.embedding_width
         published = config.family != "modern"
         self.dense = nn.Linear(width, embedding, bias=config.biases) if published or width != embedding else None
-        # RoBERTa's head keeps gelu whatever the body uses.
-        self.activation = ACTIVATIONS["gelu" if config.family == "roberta" else config.activation]
+        self.activation = ACTIVATIONS["gelu" if config.family in _GELU_HEAD else config.activation]
         self.norm = build_norm(config, embedding) if published else None
         self.gain = None if published else nn.Parameter(torch.ones(embedding))
         self.bias = nn.Parameter(torch.zeros(num_classes))
@@ -44,28 +57,33 @@ class MaskedHead(nn.Module):
 
 
 class PoolHead(nn.Module):
-    """The first token's state through one tanh layer: what the published base models return beside hidden states."""
+    """The first token's state through one tanh layer: what the published base models return beside hidden states.
+
+    Other families put such a layer before the classes alone: ELECTRA with gelu, ModernBERT with gelu and a norm.
+    """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, num_classes)
+        self.dense = nn.Linear(config.hidden_size, num_classes, bias=config.biases)
+        self.activation = ACTIVATIONS[_POOLER_ACTIVATION.get(config.family, "tanh")]
+        self.norm = build_norm(config, num_classes) if config.family == "modernbert" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
-        return torch.tanh(self.dense(x))
+        return self.norm(self.activation(self.dense(x)))
 
 
 class SequenceHead(nn.Module):
     """Classes (or one number) of a sequence: (N, D) to (N, classes).
 
-    BERT and ALBERT pool with a tanh layer, RoBERTa has dropout before it too; `modern` has a linear layer alone.
+    The published families have a layer before the classes, some with dropout before it too; `modern` has none.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         published = config.family != "modern"
         self.pooler = PoolHead(config, config.hidden_size) if published else None
-        self.drop_first = config.family == "roberta"
+        self.drop_first = config.family in _DROPS_FIRST
         self.dropout = nn.Dropout(config.head_dropout)
         self.out = nn.Linear(config.hidden_size, num_classes)
 
@@ -82,11 +100,12 @@ class TagHead(nn.Module):
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.pooler = PoolHead(config, config.hidden_size) if config.family == "modernbert" else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout if config.family == "distilbert" else config.head_dropout)
         self.out = nn.Linear(config.hidden_size, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.dropout(x))
+        return self.out(self.dropout(self.pooler(x)))
 
 
 HEADS: dict[str, type[nn.Module]] = {
@@ -130,7 +149,7 @@ class Model(nn.Module):
         flat = hidden.flatten(0, 1)  # (B * L, D)
         if self.config.pooling == "first":
             return flat.index_select(0, batch.starts)
-        return torch.segment_reduce(flat.index_select(0, batch.members), "mean", lengths=batch.lengths, axis=0)
+        return torch.segment_reduce(flat.index_select(0, batch.places), "mean", lengths=batch.lengths, axis=0)
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor]:
@@ -162,10 +181,9 @@ def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
         if size < 1 or size != fixed.get(name, size):
             rule = f"{fixed[name]}" if name in fixed else "at least 1"
             raise UsageError(f"the head {name!r} has {rule} outputs, not {size}", where="model")
-        if name == "pair" and config.family == "roberta":
-            raise UsageError("roberta has no pair head", where="model", do="pretrain with masked tokens alone, or bert")
-        if name == "pool" and config.family == "modern":
-            raise UsageError("modern has no pool head", where="model", do="use Model.pooled")
+        if name in LACKS.get(config.family, ()):
+            do = "pretrain with masked tokens alone, or bert" if name == "pair" else "use Model.pooled"
+            raise UsageError(f"{config.family} has no {name} head", where="model", do=do)
 
 
 @torch.no_grad()
@@ -183,6 +201,8 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             module.weight.normal_(0.0, std, generator=generator)
         elif isinstance(module, nn.LayerNorm):
             module.weight.fill_(1.0)
+        elif isinstance(module, StoredFrequencies):
+            module.reset()
         elif isinstance(module, ContextEmbedding):
             module.table.zero_()
         elif isinstance(module, MaskedHead) and module.gain is not None:

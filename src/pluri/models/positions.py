@@ -3,18 +3,45 @@
 Legend: B rows, L positions a row, H heads, C channels of a head.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def rotary_turns(position_ids: Tensor, head_size: int, base: float) -> Tensor:
-    """The turn of each position and frequency, a complex number of modulus 1: complex64 (B, L, 1, 1, C / 2).
+def rotary_frequencies(head_size: int, base: float, device: torch.device | None = None) -> Tensor:
+    """base ** (-2 i / C): fp32 (C / 2,) (Su et al., "RoFormer", 2021, section 3.2.2)."""
+    pairs = torch.arange(0, head_size, 2, device=device, dtype=torch.float32)
+    return base ** (-pairs / head_size)
 
-    Frequencies are base ** (-2 i / C) (Su et al., "RoFormer", 2021, section 3.2.2).
-    """
-    pairs = torch.arange(0, head_size, 2, device=position_ids.device, dtype=torch.float32)
-    angles = position_ids[:, :, None, None, None] * base ** (-pairs / head_size)  # (B, L, 1, 1, C / 2)
+
+def rotary_turns(position_ids: Tensor, frequencies: Tensor) -> Tensor:
+    """The turn of each position and frequency, a complex number of modulus 1: complex64 (B, L, 1, 1, C / 2)."""
+    angles = position_ids[:, :, None, None, None] * frequencies  # (B, L, 1, 1, C / 2)
     return torch.polar(torch.ones_like(angles), angles)
+
+
+class StoredFrequencies(nn.Module):
+    """Frequencies that belong to the weights: folders of ESM-2 hold them, some rounded to half precision.
+
+    They stay fp32, whatever the weights are cast to.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, head_size: int, base: float) -> None:
+        super().__init__()
+        self.base, self.head_size = base, head_size
+        self.register_buffer("inv_freq", rotary_frequencies(head_size, base))
+
+    def reset(self) -> None:
+        self.inv_freq.copy_(rotary_frequencies(self.head_size, self.base))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved = fn(self.inv_freq)
+        self.inv_freq = moved if moved.dtype == torch.float32 else self.inv_freq.to(moved.device)
+        return self
 
 
 def rotate_(x: Tensor, turns: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The body of every model: embeddings and a stack of blocks.
 
-Legend: B rows, L positions a row, E embedding width, D width.
+Legend: B rows, L positions a row, N sequences, E embedding width, D width.
 """
 
 from typing import Literal, overload
@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
-from pluri.models.attention import layout
+from pluri.models.attention import layouts
 from pluri.models.blocks import Block
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.norms import build_norm
+from pluri.models.positions import StoredFrequencies
 
 
 class ContextEmbedding(nn.Module):
@@ -44,6 +45,25 @@ class ContextEmbedding(nn.Module):
         return summed.view(*ids.shape, -1)
 
 
+_DROPPED_IN_TRAINING = 0.15 * 0.8  # ESM-2 chose 15% of the tokens and masked 80% of these
+
+
+def token_dropout_scale(batch: Batch, mask_id: int) -> Tensor:
+    """What multiplies the token embeddings of ESM-2: fp32 (B, L, 1) (Lin et al. 2023).
+
+    A masked token counts as dropped, 0; the others are scaled as dropout would, from the share of masks in their
+    sequence to that in training.
+    """
+    masked = (batch.input_ids == mask_id).flatten()  # (B * L,)
+    counts = masked.long().cumsum(0)
+    last = batch.starts + batch.lengths - 1
+    dropped = counts[last] - counts[batch.starts] + masked[batch.starts].long()  # (N,)
+    kept = (batch.lengths - dropped).clamp_min(1)
+    scale = torch.repeat_interleave((1 - _DROPPED_IN_TRAINING) * batch.lengths / kept, batch.lengths)
+    spread = torch.zeros(masked.shape, device=masked.device).index_copy(0, batch.places, scale)
+    return spread.masked_fill(masked, 0.0).view(*batch.input_ids.shape, 1)
+
+
 class Embeddings(nn.Module):
     """Token, segment and position embeddings, summed and normalized; projected where E is not D (Lan et al. 2020)."""
 
@@ -51,19 +71,22 @@ class Embeddings(nn.Module):
         super().__init__()
         width = config.embedding_width
         self.position_offset = config.position_offset
+        self.token_dropout = config.token_dropout
         self.dropout = config.dropout
         self.tokens = nn.Embedding(config.vocab_size, width)
         self.types = nn.Embedding(config.token_types, width) if config.token_types else None
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_length + config.position_offset, width) if learned else None
         self.context = ContextEmbedding(config.vocab_size, config.context, width) if config.context else None
-        self.norm = build_norm(config, width)
+        self.norm = build_norm(config, width) if config.embedding_norm else nn.Identity()
         factorized = width != config.hidden_size or config.family == "albert"
         self.projection = nn.Linear(width, config.hidden_size, bias=config.biases) if factorized else None
 
     def forward(self, batch: Batch) -> Tensor:
         """(B, L, D)."""
         x = self.tokens(batch.input_ids)
+        if self.token_dropout is not None:
+            x = (x * token_dropout_scale(batch, self.token_dropout)).to(x.dtype)
         if self.types is not None:
             x = x + self.types(batch.token_type_ids)
         if self.positions is not None:
@@ -86,7 +109,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(1 if config.shared_layers else config.num_layers))
+        stored = config.family == "esm" and config.positions == "rotary"
+        self.rotary = StoredFrequencies(config.head_size, config.rotary_base) if stored else None
+        self.blocks = nn.ModuleList(
+            Block(config, attention_norm=i > 0 or config.family != "modernbert")
+            for i in range(1 if config.shared_layers else config.num_layers)
+        )
         self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
 
     @overload
@@ -97,10 +125,10 @@ class Transformer(nn.Module):
     def forward(self, batch: Batch, *, layers: bool = False) -> Tensor | list[Tensor]:
         """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed."""
         x = self.embeddings(batch)
-        shared = layout(batch, self.config)
+        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq)
         states = [x]
-        for i in range(self.config.num_layers):
-            x = self.blocks[0 if self.config.shared_layers else i](x, shared)
+        for i, layout in enumerate(each):
+            x = self.blocks[0 if self.config.shared_layers else i](x, layout)
             if layers:
                 states.append(x)
         if self.norm is not None:

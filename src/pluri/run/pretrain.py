@@ -10,6 +10,7 @@ from pydantic import Field
 from rich.console import Console
 
 from pluri.batches.loader import Batches
+from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.config import Config, hint
 from pluri.errors import TrainingError, UsageError
@@ -40,8 +41,8 @@ class PretrainConfig(Config):
     """A pretraining run.
 
     store: the folder that `prepare` made. output: gets journal.jsonl, checkpoints/ and model/.
-    model: `preset` (bert, roberta, albert, modern), `size` (tiny ... base), and any field of ModelConfig; or `init`,
-        the folder of a model to go on from.
+    model: `preset` (a family: modern, bert, roberta ...), `size` (tiny ... base), and any field of ModelConfig; or
+        `init`, the folder of a model to go on from, or its name on the Hugging Face hub.
     validation: the share of documents held out to measure the loss on, at most 2,000 of them; the first million tokens
         of these are used.
     spectral_start: begin from counted neighbours instead of chance, where the model has a context embedding.
@@ -158,11 +159,13 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
             raise UsageError(f"{key} is not to be set", where="model", do="the preset and the tokenizer decide it")
         if key not in known:
             raise UsageError(f"unknown key {key!r}; {hint(key, known)}", where="model")
-    heads = {"masked": store.tokenizer.vocab_size} if config.objective.masked else {}
+    init = str(values.pop("init")) if "init" in values else None
+    vocab_size = store.tokenizer.vocab_size if init is None else read_config(init).config.vocab_size
+    heads = {"masked": vocab_size} if config.objective.masked else {}
     if config.objective.pair:
         heads["pair"] = 2
-    if "init" in values:
-        model, tokenizer = load_model(str(values.pop("init")), heads=heads)
+    if init is not None:
+        model, tokenizer = load_model(init, heads=heads)
         if tokenizer.hash != store.tokenizer.hash:
             raise UsageError(
                 "was made with another tokenizer than the model",
@@ -175,7 +178,7 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
     chosen = preset(
         values.pop("preset", "modern"),
         values.pop("size", "mini"),
-        vocab_size=store.tokenizer.vocab_size,
+        vocab_size=vocab_size,
         max_length=values.pop("max_length", 128),
         pad_id=store.tokenizer.pad_id or 0,
         **values,

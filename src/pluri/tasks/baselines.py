@@ -120,7 +120,7 @@ def _of_tokens(hidden: Tensor, batch: Batch) -> Tensor:
 
 def _means(hidden: Tensor, batch: Batch) -> Tensor:
     """hidden: (B * L, D). Returns the mean over each sequence, (N, D)."""
-    return torch.segment_reduce(hidden[batch.members], "mean", lengths=batch.lengths, axis=0)
+    return torch.segment_reduce(hidden[batch.places], "mean", lengths=batch.lengths, axis=0)
 
 
 def _regression(task: Task, strength: float) -> Any:

@@ -14,6 +14,7 @@ import tokenizers
 from numpy.typing import ArrayLike, NDArray
 
 from pluri.errors import DataError
+from pluri.tokens.esm import from_letters
 from pluri.tokens.words import continuing
 
 _USUAL_NAMES = {
@@ -127,9 +128,11 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> Self:
         """Opens a folder with tokenizer.json, Pluri's or Hugging Face's. DataError if it is missing or damaged."""
         folder = Path(folder)
-        definition = _read(folder / "tokenizer.json", needed=True)
-        config = _read(folder / "tokenizer_config.json")
-        config = _read(folder / "special_tokens_map.json") | config
+        config = _read(folder / "special_tokens_map.json") | _read(folder / "tokenizer_config.json")
+        if config.get("tokenizer_class") == "EsmTokenizer" and not (folder / "tokenizer.json").exists():
+            definition, config = from_letters(folder / "vocab.txt", config)
+        else:
+            definition = _read(folder / "tokenizer.json", needed=True)
         try:
             return cls(definition, config)
         except Exception as error:  # the library raises bare Exception for a definition that it cannot use
