@@ -11,7 +11,7 @@ FAMILIES = ["bert", "roberta", "albert", "modern"]
 
 
 def some_heads(family: str) -> dict[str, int]:
-    return {"masked": 50, "classify": 3, "tag": 4} | ({} if family == "roberta" else {"pair": 2})
+    return {"masked": 50, "classify": 3, "tag": 4, "answer": 2} | ({} if family == "roberta" else {"pair": 2})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -43,6 +43,7 @@ def test_shapes_and_gradients(family, make_model, make_batch):
         "pair": (4, 2),
         "classify": (4, 3),
         "tag": (*batch.input_ids.shape, 4),
+        "answer": (*batch.input_ids.shape, 2),
     }
     hidden = model.hidden(batch)
     outputs = {head: model.outputs(head, hidden, batch) for head in heads}
@@ -102,7 +103,8 @@ def test_shared_layers_are_one_block(make_model):
 @pytest.mark.parametrize(
     ("family", "heads", "message"),
     [
-        ("bert", {"answer": 2}, "unknown head 'answer'"),
+        ("bert", {"translate": 2}, "unknown head 'translate'"),
+        ("bert", {"answer": 3}, "'answer' has 2 outputs, not 3"),
         ("bert", {"masked": 49}, "'masked' has 50 outputs, not 49"),
         ("bert", {"pair": 3}, "'pair' has 2 outputs, not 3"),
         ("bert", {"classify": 0}, "at least 1"),

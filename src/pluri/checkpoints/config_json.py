@@ -75,6 +75,7 @@ _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForNextSentencePrediction": ("pair",),
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
+    "ForQuestionAnswering": ("answer",),
     "Model": (),
 }
 
@@ -106,7 +107,7 @@ def architecture(model: Model) -> str:
     raise UsageError(
         f"no published {family} has the heads {', '.join(model.num_classes)}",
         where="model",
-        do="keep masked, masked and pair, pair, classify, or tag",
+        do="keep masked, masked and pair, pair, classify, tag, or answer",
     )
 
 
@@ -176,7 +177,7 @@ def _published(values: dict[str, Any]) -> FolderConfig:
     config = ModelConfig.parse(fields | {"max_length": values["max_position_embeddings"] - offset})
     name = str((values.get("architectures") or [""])[0])
     members = _ARCHITECTURES.get(name.removeprefix(_PREFIX[family]), ())
-    sizes = {"masked": config.vocab_size, "pair": 2}
+    sizes = {"masked": config.vocab_size, "pair": 2, "answer": 2}
     heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
     return FolderConfig(config, heads, *_labels(values, heads))
 

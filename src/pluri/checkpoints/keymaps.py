@@ -42,6 +42,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "heads.classify.pooler.dense": ("bert.pooler.dense",),
         "heads.classify.out": ("classifier",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.out": ("qa_outputs",),
     },
     "roberta": {ours: tuple(t.replace("bert.", "roberta.", 1) for t in theirs) for ours, theirs in _BERT_BODY.items()}
     | {
@@ -51,6 +52,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "heads.classify.pooler.dense": ("classifier.dense",),
         "heads.classify.out": ("classifier.out_proj",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.out": ("qa_outputs",),
     },
     "albert": {
         "body.embeddings.tokens": ("albert.embeddings.word_embeddings",),
@@ -77,6 +79,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         "heads.classify.pooler.dense": ("albert.pooler",),
         "heads.classify.out": ("classifier",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.out": ("qa_outputs",),
     },
 }
 

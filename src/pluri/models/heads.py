@@ -89,20 +89,32 @@ class TagHead(nn.Module):
         return self.out(self.dropout(x))
 
 
+class AnswerHead(nn.Module):
+    """How well each position begins and ends the answer: (..., D) to (..., 2). One learnt vector for each."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(config.hidden_size, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x)
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "masked": MaskedHead,
     "pair": SequenceHead,
     "pool": PoolHead,
     "classify": SequenceHead,
     "tag": TagHead,
+    "answer": AnswerHead,
 }
 
 
 class Model(nn.Module):
     """A Transformer and its heads.
 
-    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n}; a number to predict
-        (regression) is "classify" with 1.
+    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n, "answer": 2}; a number
+        to predict (regression) is "classify" with 1.
     seed: of the initial values, which come from their own generator. All parameters are fp32 on the CPU; `.to()` moves.
     new_heads: the heads whose output starts from initial values: all of them here; loading a folder removes its own.
     UsageError if a head is unknown or has an impossible size.
@@ -144,13 +156,13 @@ class Model(nn.Module):
         """What a head says of hidden states (B, L, D): logits, or numbers.
 
         masked: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N, classes).
-        tag: (B, L, labels). pool: (N, D).
+        tag: (B, L, labels). answer: (B, L, 2). pool: (N, D).
         """
         module = self.heads[head]
         if head == "masked":
             features = module(hidden.flatten(0, 1).index_select(0, batch.predicted if at is None else at))
             return F.linear(features, *self.decoder)
-        return module(hidden if head == "tag" else self.pooled(hidden, batch))
+        return module(hidden if head in ("tag", "answer") else self.pooled(hidden, batch))
 
     def forward(self, batch: Batch, head: str) -> Tensor:
         """The outputs of one head for a batch."""
@@ -158,7 +170,7 @@ class Model(nn.Module):
 
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
-    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size}
+    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
     for name, size in heads.items():
         if name not in HEADS:
             raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
