@@ -1,6 +1,7 @@
 import json
 import time
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ documents = st.one_of(
 def every_tokenizer(tmp_path_factory):
     corpus = tmp_path_factory.mktemp("scripts") / "corpus.txt"
     corpus.write_text("\n".join(SAMPLES * 3), encoding="utf-8")
-    sizes = {"wordpiece": 120, "bpe": 120, "unigram": 150, "char": 90, "byte_bpe": 300}
+    sizes: dict[Any, int] = {"wordpiece": 120, "bpe": 120, "unigram": 150, "char": 90, "byte_bpe": 300}
     made = {kind: train_tokenizer([str(corpus)], kind=kind, vocab_size=size) for kind, size in sizes.items()}
     made["lowercase"] = train_tokenizer([str(corpus)], kind="wordpiece", vocab_size=120, lowercase=True)
     made["without accents"] = _with_normalizer(made["lowercase"], tokenizers.normalizers.BertNormalizer())
@@ -51,7 +52,7 @@ def question(document, *spans, name="1", text="which"):
     return Question((text, document), (), f"q.json, id {name}", name, references, spans)
 
 
-def every(examples):
+def every(examples) -> Any:
     index = np.arange(len(examples))
     return examples.examples(index, np.zeros_like(index))
 
@@ -170,7 +171,7 @@ def test_examples_do_not_depend_on_their_group(tokenizer):
     examples = AnswerExamples(records, tokenizer, length=20, targets=np.array([[2, 3]] * 3))
     whole = every(examples)
     for i in range(len(examples)):
-        alone = examples.examples(np.array([i]), np.array([4]))
+        alone: Any = examples.examples(np.array([i]), np.array([4]))
         here = slice(whole.offsets[i], whole.offsets[i + 1])
         assert (alone.input_ids == whole.input_ids[here]).all()
         assert (alone.labels == whole.labels[here]).all()

@@ -159,26 +159,28 @@ def test_rows_are_named_with_their_line(tmp_path):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in ../shared/data/qa")
 @pytest.mark.parametrize(
-    ("name", "count", "wrong"),
+    ("name", "count", "read", "repaired", "dropped"),
     [
-        ("squad1.1/dev-v1.1.json.gz", 10570, 0),
-        ("drcd/DRCD_test.json.gz", 3493, 0),
-        ("hw07/hw7_dev.json.gz", 4131, 0),
-        ("cmrc2018/cmrc2018_trial.json.gz", 1002, 5),
-        ("xquad/xquad.ar.json.gz", 1190, 0),
+        ("squad1.1/dev-v1.1.json.gz", 10570, 34726, 0, 0),
+        ("drcd/DRCD_test.json.gz", 3493, 6986, 0, 0),
+        ("hw07/hw7_dev.json.gz", 4131, 4131, 0, 0),
+        ("squad_it/SQuAD_it-test.json.gz", 7609, 21489, 62, 47),
+        ("xquad/xquad.ar.json.gz", 1190, 1190, 0, 0),
     ],
 )
-def test_real_files(name, count, wrong):
+def test_real_files(name, count, read, repaired, dropped):
     found = read_questions(str(DATA / name))
     assert len(found.records) == count
-    assert found.read == found.right + found.repaired + len(found.dropped)
-    assert found.repaired + len(found.dropped) == wrong
+    assert (found.read, found.repaired, len(found.dropped)) == (read, repaired, dropped)
+    assert found.right == read - repaired - dropped
     for question in found.records:
         assert {question.document[start:end] for start, end in question.spans} <= set(question.references or ())
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in ../shared/data/qa")
-def test_a_real_file_without_answers():
+def test_real_files_without_answers_and_with_an_empty_question():
+    with pytest.raises(DataError, match=r"cmrc2018_trial\.json\.gz, id TRIAL_776_QUERY_4: the question is empty"):
+        read_questions(str(DATA / "cmrc2018" / "cmrc2018_trial.json.gz"))
     found = read_questions(str(DATA / "hw07" / "hw7_test.json.gz"))
     assert len(found.records) == 4957
     assert found.course

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -66,7 +68,7 @@ def test_leaks_are_counted_by_text_whatever_the_label():
 
 def test_outcome_keeps_units_with_their_sequence():
     records = [Labelled(("a", "b"), ("x", "y"), "f:1"), Labelled(("c",), ("x",), "f:4")]
-    outcome = define_task("tag", records).outcome(records, np.array([0, 0, 0]))
+    outcome: Any = define_task("tag", records).outcome(records, np.array([0, 0, 0]))
     assert outcome.sequence.tolist() == [0, 0, 1]
     assert outcome.value("accuracy") == pytest.approx(2 / 3)
 

@@ -188,8 +188,8 @@ def predict(
 def _read(config: FinetuneConfig, file: str, *, learn: bool = False) -> _File:
     """learn: leave out the questions that nothing can be learnt from."""
     if config.task != "answer":
-        columns = {"text_column": config.text_column, "label_column": config.label_column}
-        return _File(read_labelled(file, config.task, **columns), [], False)
+        text, label = config.text_column, config.label_column
+        return _File(read_labelled(file, config.task, text_column=text, label_column=label), [], False)
     found = read_questions(file)
     return _File(found.learnable if learn else found.records, found.notes(), found.course)
 

@@ -18,6 +18,8 @@ from pluri.losses import span_logits
 from pluri.models.heads import Model
 from pluri.tasks.answer import AnswerExamples
 
+_NO_SPAN = 1e9  # the odds of "no answer" where a document has nothing else: finite, as JSON wants its numbers
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Nbest:
@@ -141,5 +143,5 @@ def _nbest(
             if start < end:
                 spans[question], best[question] = (start, end), score
                 break
-    odds = np.nan_to_num(null - best, posinf=np.finfo(np.float32).max)
+    odds = np.minimum(null - best, _NO_SPAN)
     return Nbest(examples, spans, odds, tokens, logits, null)
