@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pluri.checkpoints.huggingface import save_model
+from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.errors import DataError, UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
@@ -196,3 +196,21 @@ def test_what_cannot_be_learnt_is_said(folder, tmp_path):
     with pytest.raises(UsageError, match="has no metric 'accuracy'; choose one of exact_match, f1"):
         finetune(configured(folder, tmp_path / "none", metric="accuracy"), progress=False)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("family", ["roberta", "albert", "modern"])
+def test_every_family_answers(folder, tmp_path, family):
+    _, tokenizer = load_model(folder / "model")
+    config = preset(family, "tiny", vocab_size=tokenizer.vocab_size, max_length=24, hidden_size=32, num_heads=2)
+    save_model(tmp_path / "model", Model(config, {"masked": tokenizer.vocab_size}), tokenizer)
+    options = {"model": tmp_path / "model", "min_steps": 2, "epochs": 0.01, "baselines": False}
+    finetune(configured(folder, tmp_path / "out", **options), progress=False)
+    assert len(read(tmp_path / "out" / "predictions.json")) == 40
+    if family != "modern":
+        transformers = pytest.importorskip("transformers")
+        opened, report = transformers.AutoModelForQuestionAnswering.from_pretrained(
+            tmp_path / "out", output_loading_info=True
+        )
+        assert type(opened).__name__ == f"{family.title()}ForQuestionAnswering"
+        assert not report["missing_keys"]
+        assert not report["unexpected_keys"]

@@ -65,7 +65,7 @@ def test_misplaced_answers_are_repaired_or_dropped_and_it_adds_up(tmp_path):
     assert [question.id for question in found.learnable] == ["right", "moved", "unclear"]
     notes = "\n".join(found.notes())
     assert "4 questions; 6 answers read = 2 right + 1 repaired + 3 dropped" in notes
-    assert "nothing is learnt from 1 questions" in notes
+    assert "1 questions lost all answers" in notes
     assert "q.json, id unclear: the answer 'Paris' is not at 1, and is there more than once; dropped" in notes
     assert "q.json, id absent: the answer 'Madrid' is not at 14, and is not in its document; dropped" in notes
     assert "q.json, id absent: the answer '' is not at 3, and is empty; dropped" in notes

@@ -45,7 +45,7 @@ class Questions:
         found = [f"{self.file}: {len(self.records):,} questions; {self.read:,} answers read = {counts}"]
         lost = len(self.records) - len(self.learnable)
         if lost:
-            found.append(f"{self.file}: nothing is learnt from {lost:,} questions whose answers were all dropped")
+            found.append(f"{self.file}: {lost:,} questions lost all answers, so that nothing can be learnt from them")
         return found + self.dropped
 
 
