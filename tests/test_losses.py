@@ -1,11 +1,19 @@
-"""The blocked cross-entropy against torch's own, in value and gradient."""
+"""Losses against torch's own, in value and gradient."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import pluri.losses as losses
-from pluri.losses import blocked_cross_entropy
+from pluri.batches import IGNORE, Examples, pack, split
+from pluri.losses import answer_loss, blocked_cross_entropy, span_logits
+from pluri.models.config import preset
+from pluri.models.heads import Model
+from pluri.tokens.ragged import offsets_of
+from pluri.training.trainer import counts
 
 
 @pytest.mark.parametrize("block", [1, 7 * 11, 10**6])
@@ -42,3 +50,44 @@ def test_nothing_predicted_is_zero_not_nan() -> None:
     assert value.item() == 0
     assert weight.grad is not None
     assert weight.grad.abs().sum() == 0
+
+
+def windows() -> Examples:
+    """Four windows of which only the first position and the tail take part: what the task "answer" makes."""
+    lengths = np.array([9, 5, 14, 6])
+    ids = np.random.default_rng(0).integers(5, 50, lengths.sum()).astype(np.int32)
+    labels = np.full(lengths.sum(), IGNORE, np.int32)
+    offsets = offsets_of(lengths)
+    for start, end in itertools.pairwise(offsets):
+        labels[start] = labels[start + 3 : end - 1] = 0
+    return Examples(ids, offsets, labels, sequence_labels=np.array([[1, 5], [0, 0], [10, 10], [2, 2]]))
+
+
+def test_answers_are_chosen_among_the_labelled_positions_of_their_window() -> None:
+    config = preset("bert", "tiny", vocab_size=50, max_length=24, hidden_size=32, num_heads=2, dropout=0.0)
+    model = Model(config.model_copy(update={"attention_dropout": 0.0, "initializer_range": 0.5}), {"answer": 2}).eval()
+    examples = windows()
+    padded, packed = pack(examples, 16, packed=False), pack(examples, 16)
+    assert len(packed.input_ids) < 4
+    with torch.no_grad():
+        scores = model(padded, "answer")  # (4, L, 2)
+    expected = 0.0
+    for i, (start, end) in enumerate([(1, 5), (0, 0), (10, 10), (2, 2)]):
+        length = int(padded.lengths[i])
+        open_to_choice = [0, *range(3, length - 1)]
+        for side, label in enumerate((start, end)):
+            expected -= float(scores[i, open_to_choice, side].log_softmax(0)[label]) / 8
+    for batch in (padded, packed):
+        value, parts = answer_loss(model, batch, *counts(batch))
+        assert value.item() == pytest.approx(expected, rel=1e-5)
+        assert set(parts) == {"answer_loss"}
+        logits = span_logits(model, batch)
+        assert logits.shape == (2, 4, 11)
+        assert logits.isfinite().sum(2).tolist() == [[6, 2, 11, 3]] * 2
+    parts = split(padded, 2)
+    assert sum(answer_loss(model, part, *counts(padded))[0].item() for part in parts) == pytest.approx(expected)
+    value.backward()
+    gradient = model.heads["answer"].get_parameter("out.weight").grad
+    assert gradient is not None
+    assert gradient.isfinite().all()
+    assert gradient.any()

@@ -23,6 +23,7 @@ Folder = Annotated[Path, Parameter(["--output", "-o"], help="Folder to write to.
 Json = Annotated[bool, Parameter("--json", negative="", help="Print the result as JSON.")]
 Model = Annotated[Path, Parameter(help="Model folder, or a name on the Hugging Face hub.")]
 OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
+Output = Annotated[Path, Parameter(["--output", "-o"], help="File to write; for answers a folder.")]
 Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
 Paths = Annotated[list[Path], Parameter(help="Run folders; for the doctor also stores and files.", negative="")]
 TextColumn = Annotated[str, Parameter(help="Where a table keeps the text.")]
@@ -157,11 +158,15 @@ def finetune(
 ) -> Answer:
     """Fine-tune a model on labelled sequences, and compare it with honest baselines.
 
+    Answers have more settings: --set doc_stride=128 (tokens of OVERLAP between neighbouring windows of a document, not
+    the step from one to the next), max_question_length, max_answer_length, n_best_size, null_score_diff_threshold,
+    scoring (words as SQuAD, characters as CMRC and DRCD).
+
     Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
 
     Args:
         config: a TOML file with the same settings and more; what is given here wins.
-        task: classify, or tag (a label a token).
+        task: classify, tag (a label a token), or answer (a question by a span of a document).
         model: folder of the pretrained model, or its name on the Hugging Face hub.
         train: labelled file.
         validation: labelled file that chooses the best moment.
@@ -184,9 +189,12 @@ def evaluate(
     text_column: TextColumn = "text",
     label_column: str = "label",
     truncate: Truncate = False,
+    override: Override = None,
     as_json: Json = False,
 ) -> Answer:
     """Measure a fine-tuned model on labelled data, with 95% intervals.
+
+    Settings are for answers: --set doc_stride=64 (tokens of OVERLAP between windows), max_answer_length, scoring, ...
 
     Example: pluri evaluate --model reviews --data test.csv
 
@@ -194,10 +202,12 @@ def evaluate(
         data: labelled file.
         label_column: where a table keeps the label.
     """
-    found = pluri.evaluate(model, data, text_column=text_column, label_column=label_column, truncate=truncate)
+    columns = {"text_column": text_column, "label_column": label_column}
+    found = pluri.evaluate(model, data, **columns, truncate=truncate, settings=override or ())
     metrics = [name.removesuffix("_low") for name in found if name.endswith("_low")]
     lines = [f"{m:12}{found[m]:.4f}  ({found[f'{m}_low']:.4f} to {found[f'{m}_high']:.4f})" for m in metrics]
-    return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences"]), as_json)
+    scoring = f", compared by {found['scoring']}" if "scoring" in found else ""
+    return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences{scoring}"]), as_json)
 
 
 @app.command
@@ -205,19 +215,22 @@ def predict(
     *,
     model: Model,
     input: str,
-    output: OneFile,
+    output: Output,
     text_column: TextColumn = "text",
     truncate: Truncate = False,
+    override: Override = None,
     as_json: Json = False,
 ) -> Answer:
-    """Predict labels with a fine-tuned model: a line of JSON for each sequence.
+    """Predict with a fine-tuned model: a line of JSON for each sequence; for answers a folder with the files of SQuAD.
+
+    Settings are for answers: --set doc_stride=64 (tokens of OVERLAP between windows), n_best_size, ...
 
     Example: pluri predict --model reviews --input new.csv -o predictions.jsonl
 
     Args:
         input: file in the format of the training file; labels are not needed, and not read.
     """
-    count = pluri.predict(model, input, output, text_column=text_column, truncate=truncate)
+    count = pluri.predict(model, input, output, text_column=text_column, truncate=truncate, settings=override or ())
     return Answer({"output": output, "count": count}, f"{count:,} predictions: {output}", as_json)
 
 

@@ -1,7 +1,7 @@
 """Losses: what is to be made small, each divided by the true count of what is predicted in the whole step.
 
-Legend: B rows, L positions, D width, E embedding width, V vocabulary, P predicted positions, N sequences, C classes.
-"""
+Legend: B rows, L positions, D width, E embedding width, V vocabulary, P predicted positions, N sequences, C classes,
+K labelled positions of the sequence that has most."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from pluri.batches.example import IGNORE
 from pluri.models.heads import Model
 
 Loss = Callable[[Model, Batch, int, int], tuple[Tensor, dict[str, Tensor]]]
-"""(model, micro-batch, labels in the step, labelled sequences in the step) -> (scalar to minimize, its named parts)."""
+"""(model, micro-batch, labels in the step, labels of sequences in the step) -> (what to minimize, its named parts)."""
 
 _BLOCK_ELEMENTS = 4_000_000  # logits held at once: 16 MB in fp32, small enough to stay in a last-level cache
 
@@ -115,6 +115,35 @@ def tagging_loss(weights: Tensor | None = None) -> Loss:
         return value, {"tag_loss": value.detach()}
 
     return loss
+
+
+def span_logits(model: Model, batch: Batch) -> Tensor:
+    """How well each labelled position of a sequence begins and ends the answer: (2, N, K), in order.
+
+    The first of a sequence stands for "no answer". -inf after the last.
+    """
+    at = batch.predicted  # (P,), ascending
+    by_place = torch.argsort(batch.starts)
+    owner = by_place[torch.searchsorted(batch.starts[by_place], at, right=True) - 1]  # (P,)
+    counts = torch.bincount(owner, minlength=len(by_place))  # (N,)
+    firsts = torch.empty_like(counts)
+    firsts[by_place] = counts[by_place].cumsum(0) - counts[by_place]
+    rank = torch.arange(len(at), device=at.device) - firsts[owner]  # (P,)
+    scores = model.heads["answer"](model.hidden(batch).flatten(0, 1).index_select(0, at)).float()  # (P, 2)
+    grid = scores.new_full((2, len(counts), int(counts.max())), -torch.inf)  # (2, N, K)
+    grid[:, owner, rank] = scores.t()
+    return grid
+
+
+def answer_loss(model: Model, batch: Batch, num_labels: int, num_sequences: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean of the cross-entropies of start and end, each over the labelled positions of its window (BERT, 4.2).
+
+    Two labels a sequence, (N, 2): which of its labelled positions is the start, and which the end.
+    """
+    assert batch.sequence_labels is not None
+    logits = span_logits(model, batch).flatten(0, 1)  # (2N, K)
+    value = _cross_entropy(logits, batch.sequence_labels.t().reshape(-1), num_sequences)
+    return value, {"answer_loss": value.detach()}
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, count: int, weights: Tensor | None = None) -> Tensor:

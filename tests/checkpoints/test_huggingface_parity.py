@@ -36,14 +36,19 @@ OTHERS: list[dict[str, Any]] = [{}, {"hidden_act": "silu", "layer_norm_eps": 1e-
 SUFFIXES = {
     "Bert": [
         "Model", "ForPreTraining", "ForMaskedLM", "ForNextSentencePrediction", "ForSequenceClassification",
-        "ForTokenClassification",
+        "ForTokenClassification", "ForQuestionAnswering",
     ],
-    "Albert": ["Model", "ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"],
+    "Albert": [
+        "Model", "ForPreTraining", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification",
+        "ForQuestionAnswering",
+    ],
 }  # fmt: skip
 OTHER_FAMILIES = ("Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra", "Esm", "ModernBert")
 SUFFIXES |= {
-    name: ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"] for name in OTHER_FAMILIES
+    name: ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
+    for name in OTHER_FAMILIES
 }
+SUFFIXES["Esm"].remove("ForQuestionAnswering")  # transformers has none
 WITHOUT_POOLER = ("DistilBert", "Electra", "ModernBert")
 # What a family calls the options above; None where it has no such option.
 NAMES: dict[str, dict[str, str | None]] = {
@@ -90,6 +95,7 @@ HEADS: dict[str, dict[str, int]] = {
     "ForNextSentencePrediction": {"pair": 2},
     "ForSequenceClassification": {"classify": CLASSES},
     "ForTokenClassification": {"tag": CLASSES},
+    "ForQuestionAnswering": {"answer": 2},
 }
 CASES = [(name, suffix, i) for name, suffixes in SUFFIXES.items() for suffix in suffixes for i in range(len(SHAPES))]
 
@@ -131,9 +137,9 @@ def sequence_states(model: Model, batch: Batch) -> dict[str, list[Tensor]]:
     for head in model.num_classes:
         every = torch.arange(batch.input_ids.numel())
         out = model.outputs(head, states[-1], batch, at=every)
-        if head == "tag":
+        if head in ("tag", "answer"):
             out = out.flatten(0, 1)
-        found[head] = [out[w] for w in where] if head in ("masked", "tag") else list(out)
+        found[head] = [out[w] for w in where] if head in ("masked", "tag", "answer") else list(out)
     return found
 
 
@@ -150,6 +156,8 @@ def published_states(model: Any, batch: Batch) -> dict[str, list[Tensor]]:
     out = model(**inputs_of(model, batch), output_hidden_states=True)
     found = {names[key]: value for key, value in out.items() if key in names}
     found |= {f"hidden {i}": state for i, state in enumerate(out["hidden_states"])}
+    if kind.endswith("QuestionAnswering"):
+        found["answer"] = torch.stack([out["start_logits"], out["end_logits"]], dim=-1)
     return {
         key: [row[:n] if value.dim() == 3 else row for row, n in zip(value, batch.lengths.tolist(), strict=True)]
         for key, value in found.items()

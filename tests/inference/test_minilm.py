@@ -46,4 +46,6 @@ def test_quality_on_sts_is_the_published_one(folder: Path, part: str, spearman: 
         rows = [line.rstrip("\n").split("\t") for line in file]
     found = vectors(folder, [row[5] for row in rows] + [row[6] for row in rows])
     cosines = (found[: len(rows)] * found[len(rows) :]).sum(1)
-    assert 100 * stats.spearmanr(cosines, [float(row[4]) for row in rows]).statistic == pytest.approx(spearman, abs=0.005)
+    assert 100 * stats.spearmanr(cosines, [float(row[4]) for row in rows]).statistic == pytest.approx(
+        spearman, abs=0.005
+    )

@@ -11,7 +11,8 @@ FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modern
 
 
 def some_heads(family: str) -> dict[str, int]:
-    return {"masked": 50, "classify": 3, "tag": 4} | ({} if "pair" in LACKS.get(family, ()) else {"pair": 2})
+    heads = {"masked": 50, "classify": 3, "tag": 4, "answer": 2, "pair": 2}
+    return {head: size for head, size in heads.items() if head not in LACKS.get(family, ())}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -43,6 +44,7 @@ def test_shapes_and_gradients(family, make_model, make_batch):
         "pair": (4, 2),
         "classify": (4, 3),
         "tag": (*batch.input_ids.shape, 4),
+        "answer": (*batch.input_ids.shape, 2),
     }
     hidden = model.hidden(batch)
     outputs = {head: model.outputs(head, hidden, batch) for head in heads}
@@ -102,7 +104,8 @@ def test_shared_layers_are_one_block(make_model):
 @pytest.mark.parametrize(
     ("family", "heads", "message"),
     [
-        ("bert", {"answer": 2}, "unknown head 'answer'"),
+        ("bert", {"translate": 2}, "unknown head 'translate'"),
+        ("bert", {"answer": 3}, "'answer' has 2 outputs, not 3"),
         ("bert", {"masked": 49}, "'masked' has 50 outputs, not 49"),
         ("bert", {"pair": 3}, "'pair' has 2 outputs, not 3"),
         ("bert", {"classify": 0}, "at least 1"),

@@ -75,7 +75,7 @@ def test_tiny_data_get_enough_steps_and_large_data_their_epochs(learn, made, tok
     few = learn("tagged", Tuning(min_steps=7, epochs=0.5), kind="tag")[2]
     more = learn("tagged", Tuning(min_steps=1, epochs=2, batch_tokens=300), kind="tag")[2]
     records = made.tagged(200, 1)
-    encoded = Split.of(records, define_task("tag", records), tokenizer, 48, truncate=False).encoded
+    encoded: Any = Split.of(records, define_task("tag", records), tokenizer, 48, truncate=False).encoded
     assert few.step == 7
     assert more.tokens == pytest.approx(2 * len(encoded.input_ids), rel=0.1)
 

@@ -1,8 +1,10 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pluri.errors import DataError, UsageError
-from pluri.tasks.task import Labelled, define_task, draw, leaked
+from pluri.tasks.task import Labelled, Question, define_task, draw, leaked
 
 
 def record(text, *labels):
@@ -66,7 +68,7 @@ def test_leaks_are_counted_by_text_whatever_the_label():
 
 def test_outcome_keeps_units_with_their_sequence():
     records = [Labelled(("a", "b"), ("x", "y"), "f:1"), Labelled(("c",), ("x",), "f:4")]
-    outcome = define_task("tag", records).outcome(records, np.array([0, 0, 0]))
+    outcome: Any = define_task("tag", records).outcome(records, np.array([0, 0, 0]))
     assert outcome.sequence.tolist() == [0, 0, 1]
     assert outcome.value("accuracy") == pytest.approx(2 / 3)
 
@@ -75,3 +77,18 @@ def test_a_label_that_reads_as_nan_has_its_place():
     records = [record(str(i), label) for i, label in enumerate(("nan", "2", "b", "1", "NaN"))]
     orders = {define_task("classify", chosen).labels for chosen in (records, records[::-1], records[2:] + records[:2])}
     assert orders == {("1", "2", "NaN", "b", "nan")}
+
+
+def test_answers_are_spans_of_documents():
+    known = Question(("which?", "in Rome, Rome"), (), "q.json, id 1", "1", ("Rome",), ((3, 7), (9, 13)))
+    none = Question(("which?", "in Rome"), (), "q.json, id 2", "2", ())
+    task = define_task("answer", [known, none])
+    assert (task.metric, task.num_outputs, task.regression) == ("f1", 2, False)
+    assert task.targets([known, none]).tolist() == [[3, 7], [-1, -1]]
+    outcome = task.outcome([known, none], np.array([[9, 13], [-1, -1]]))
+    assert outcome.value("exact_match") == 1
+    assert task.outcome([known, none], np.array([[0, 7], [0, 2]])).value("f1") == pytest.approx(1 / 3)  # "in Rome"
+    unknown = Question(("which?", "in Rome"), (), "q.json, id 3", "3")
+    with pytest.raises(DataError, match=r"^q\.json, id 3: a question whose answer is not given;"):
+        task.targets([known, unknown])
+    assert leaked([known], [known, none]) == 1

@@ -23,7 +23,7 @@ class Batch:
         which the sequences were given, not the order in which they were packed.
     lengths: int64 (N,); tokens of each sequence, in the same order.
     labels: int64 (B, L), IGNORE where nothing is predicted; or None.
-    sequence_labels: int64 or float32 (N,); or None.
+    sequence_labels: int64 or float32 (N,), or int64 (N, 2) of answers; or None.
     """
 
     input_ids: Tensor

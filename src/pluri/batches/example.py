@@ -17,7 +17,8 @@ class Examples:
     offsets: int64 [n + 1].
     labels: int32 [T], the id to predict at each position, IGNORE elsewhere; None if no position is predicted.
     token_type_ids: uint8 [T], 0 for the first segment and 1 for the second; None if all are 0.
-    sequence_labels: int64 [n] (a class; IGNORE = none) or float32 [n] (a number); None if there are none.
+    sequence_labels: int64 [n] (a class; IGNORE = none), float32 [n] (a number) or int64 [n, 2] (of the labelled
+        positions, which is the start and which the end of the answer); None if there are none.
     """
 
     input_ids: NDArray[np.int32]

@@ -37,6 +37,7 @@ _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForNextSentencePrediction": ("pair",),
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
+    "ForQuestionAnswering": ("answer",),
     "Model": (),
 }
 
@@ -68,7 +69,7 @@ def architecture(model: Model) -> str:
     raise UsageError(
         f"no published {family} has the heads {', '.join(model.num_classes)}",
         where="model",
-        do="keep masked, masked and pair, pair, classify, or tag",
+        do="keep masked, masked and pair, pair, classify, tag, or answer",
     )
 
 
@@ -140,7 +141,7 @@ def _published(values: dict[str, Any]) -> FolderConfig:
     members = _ARCHITECTURES.get(name.removeprefix(_PREFIX[family]), ())
     if "pair" in members and "pair" in LACKS.get(family, ()):
         members = ()  # ELECTRA's pretraining class tells replaced tokens: a head that nobody fine-tunes
-    sizes = {"masked": config.vocab_size, "pair": 2}
+    sizes = {"masked": config.vocab_size, "pair": 2, "answer": 2}
     heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
     return FolderConfig(config, heads, *_labels(values, heads))
 

@@ -41,6 +41,7 @@ _CLASSIFIER: Table = {
     "heads.classify.pooler.dense": ("classifier.dense",),
     "heads.classify.out": ("classifier.out_proj",),
     "heads.tag.out": ("classifier",),
+    "heads.answer.out": ("qa_outputs",),
 }
 _ROBERTA_HEADS: Table = _CLASSIFIER | {
     "heads.masked": ("lm_head",),
@@ -65,6 +66,7 @@ TABLES: dict[str, Table] = {
         "heads.classify.pooler.dense": ("bert.pooler.dense",),
         "heads.classify.out": ("classifier",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.out": ("qa_outputs",),
     },
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
@@ -94,6 +96,7 @@ TABLES: dict[str, Table] = {
         "heads.classify.pooler.dense": ("albert.pooler",),
         "heads.classify.out": ("classifier",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.out": ("qa_outputs",),
     },
     "distilbert": {
         "body.embeddings.tokens": ("distilbert.embeddings.word_embeddings",),
@@ -115,6 +118,7 @@ TABLES: dict[str, Table] = {
         "heads.classify.pooler.dense": ("pre_classifier",),
         "heads.classify.out": ("classifier",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.out": ("qa_outputs",),
     },
     "electra": _renamed(_BERT_BODY, "bert.", "electra.")
     | _CLASSIFIER
@@ -162,6 +166,9 @@ TABLES: dict[str, Table] = {
         "heads.tag.pooler.dense": ("head.dense",),
         "heads.tag.pooler.norm": ("head.norm",),
         "heads.tag.out": ("classifier",),
+        "heads.answer.pooler.dense": ("head.dense",),
+        "heads.answer.pooler.norm": ("head.norm",),
+        "heads.answer.out": ("classifier",),
     },
 }
 # Tensors that published folders hold and no model here has.

@@ -28,8 +28,10 @@ _DROPS_FIRST = (*ROBERTA_LIKE, "electra")
 LACKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ROBERTA_LIKE, ("pair",)),
     **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
+    "esm": ("pair", "answer"),
     "modern": ("pool",),
 }
+_INSTEAD = {"pair": "pretrain with masked tokens alone, or bert", "pool": "use Model.pooled", "answer": "take another"}
 
 
 class MaskedHead(nn.Module):
@@ -108,20 +110,33 @@ class TagHead(nn.Module):
         return self.out(self.dropout(self.pooler(x)))
 
 
+class AnswerHead(nn.Module):
+    """How well each position begins and ends the answer: (..., D) to (..., 2). One learnt vector for each."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.pooler = PoolHead(config, config.hidden_size) if config.family == "modernbert" else nn.Identity()
+        self.out = nn.Linear(config.hidden_size, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.pooler(x))
+
+
 HEADS: dict[str, type[nn.Module]] = {
     "masked": MaskedHead,
     "pair": SequenceHead,
     "pool": PoolHead,
     "classify": SequenceHead,
     "tag": TagHead,
+    "answer": AnswerHead,
 }
 
 
 class Model(nn.Module):
     """A Transformer and its heads.
 
-    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n}; a number to predict
-        (regression) is "classify" with 1.
+    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n, "answer": 2}; a number
+        to predict (regression) is "classify" with 1.
     seed: of the initial values, which come from their own generator. All parameters are fp32 on the CPU; `.to()` moves.
     new_heads: the heads whose output starts from initial values: all of them here; loading a folder removes its own.
     UsageError if a head is unknown or has an impossible size.
@@ -160,13 +175,13 @@ class Model(nn.Module):
         """What a head says of hidden states (B, L, D): logits, or numbers.
 
         masked: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N, classes).
-        tag: (B, L, labels). pool: (N, D).
+        tag: (B, L, labels). answer: (B, L, 2). pool: (N, D).
         """
         module = self.heads[head]
         if head == "masked":
             features = module(hidden.flatten(0, 1).index_select(0, batch.predicted if at is None else at))
             return F.linear(features, *self.decoder)
-        return module(hidden if head == "tag" else self.pooled(hidden, batch))
+        return module(hidden if head in ("tag", "answer") else self.pooled(hidden, batch))
 
     def forward(self, batch: Batch, head: str) -> Tensor:
         """The outputs of one head for a batch."""
@@ -174,7 +189,7 @@ class Model(nn.Module):
 
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
-    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size}
+    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
     for name, size in heads.items():
         if name not in HEADS:
             raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
@@ -182,8 +197,7 @@ def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
             rule = f"{fixed[name]}" if name in fixed else "at least 1"
             raise UsageError(f"the head {name!r} has {rule} outputs, not {size}", where="model")
         if name in LACKS.get(config.family, ()):
-            do = "pretrain with masked tokens alone, or bert" if name == "pair" else "use Model.pooled"
-            raise UsageError(f"{config.family} has no {name} head", where="model", do=do)
+            raise UsageError(f"{config.family} has no {name} head", where="model", do=_INSTEAD[name])
 
 
 @torch.no_grad()

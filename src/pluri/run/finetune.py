@@ -1,13 +1,11 @@
 """Fine-tuning, evaluation and prediction: labelled files in, a model folder, results and predictions out."""
 
-import contextlib
 import json
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field
 from rich.console import Console
@@ -16,27 +14,36 @@ from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
+from pluri.run.outputs import prediction_lines, write_answers, write_lines
+from pluri.tasks.answer import AnswerExamples, Answering
+from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.compare import Comparison, compare
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Predictions, Tuning
 from pluri.tasks.fit import predict as predict_units
 from pluri.tasks.formats import read_labelled
 from pluri.tasks.intervals import bootstrap
-from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS
+from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled, Task, define_task, leaked
 from pluri.tokens.tokenizer import Tokenizer
+
+ANSWERING = "answering.toml"
+"""The settings of answers, in a model folder."""
 
 
 class FinetuneConfig(Tuning):
     """A fine-tuning run.
 
-    task: "classify", a label (or, with `regression`, a number) a sequence; or "tag", a label a token.
-    model: the folder of a pretrained model. output: becomes a model folder, with results.json and predictions.jsonl.
+    task: "classify", a label (or, with `regression`, a number) a sequence; "tag", a label a token; "answer", a span of
+        a document for a question.
+    model: the folder of a pretrained model. output: becomes a model folder, with results.json and predictions.jsonl;
+        of answers, with predictions.json, nbest_predictions.json, null_odds.json, and submission.csv for the course.
     train, validation, test: labelled files; without a test file results are measured on the validation file, which also
         chose the model, and are too good: results.json says so.
     labelled: use only so many training sequences, drawn anew by each seed. seeds: how many, or which.
-    metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression.
-    baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority.
+    metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression; f1 or exact_match for answers.
+    baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
+        answers the random start alone.
     """
 
     task: Kind
@@ -69,6 +76,14 @@ class Results:
     notes: list[str]
 
 
+class _File(NamedTuple):
+    """The labelled sequences of a file. notes: what became of its answers. course: it has the course's format."""
+
+    records: Sequence[Labelled]
+    notes: list[str]
+    course: bool
+
+
 def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     """Runs it. Everything is read and checked before anything is trained; progress: say each result as it comes.
 
@@ -79,17 +94,24 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     if not seeds:
         raise UsageError("at least one seed is needed", where="seeds")
     _check_output(config)
-    train, validation = _read(config, config.train), _read(config, config.validation)
+    train, validation = _read(config, config.train, learn=True), _read(config, config.validation)
     test = validation if config.test is None else _read(config, config.test)
-    task = define_task(config.task, train, regression=config.regression, metric=config.metric)
+    task = define_task(
+        config.task,
+        train.records,
+        regression=config.regression,
+        metric=config.metric,
+        scoring=config.scoring,
+        threshold=config.null_score_diff_threshold,
+    )
     model, tokenizer = load_model(config.model, heads={task.kind: task.num_outputs})
     comparison = compare(
         model,
         tokenizer,
         task,
-        train,
-        validation,
-        test,
+        train.records,
+        validation.records,
+        test.records,
         labelled=config.labelled,
         seeds=seeds,
         tuning=config,
@@ -98,49 +120,75 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     )
     results = _results(config, comparison, train, validation, test)
     # First what is small and took long: a disk that the model fills must not take it along.
-    _write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
+    write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     best = comparison.best
     assert best.model is not None
     assert best.predictions is not None
-    _save(config.output, best.model, tokenizer, task)
-    _write_lines(config.output / "predictions.jsonl", _lines(task, test, best.predictions))
+    _save(config, best.model, tokenizer, task, best.threshold)
+    if task.kind == "answer":
+        null = best.threshold is not None
+        write_answers(config.output, test.records, best.predictions, null=null, course=test.course)
+    else:
+        write_lines(config.output / "predictions.jsonl", prediction_lines(task, test.records, best.predictions))
     for note in results.notes:
         Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
     return results
 
 
 def evaluate(
-    model: str | Path, data: str, *, text_column: str = "text", label_column: str = "label", truncate: bool = False
-) -> dict[str, float]:
+    model: str | Path,
+    data: str,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    truncate: bool = False,
+    settings: Sequence[str] = (),
+) -> dict[str, Any]:
     """Every metric of a fine-tuned model on labelled data, each with its 95% bootstrap interval over the sequences.
 
-    Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}.
+    settings: of answers, "name=value" for a field of `Answering`; by default as in fine-tuning.
+    Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of answers also
+    "scoring": by whose rules, "words" (SQuAD) or "characters" (CMRC and DRCD).
     """
-    network, tokenizer, task = _load(model)
-    records = read_labelled(data, task.kind, text_column=text_column, label_column=label_column)
-    task.targets(records)  # an unknown label is found before the work, not after
-    outcome = task.outcome(records, _predicted(network, tokenizer, task, records, truncate).values)
-    found: dict[str, float] = {}
-    for metric in NUMBER_METRICS if task.regression else CLASS_METRICS:
+    tuned = _load(model, settings)
+    records = read_labelled(data, tuned.task.kind, text_column=text_column, label_column=label_column)
+    tuned.task.targets(records)  # an unknown label is found before the work, not after
+    outcome = tuned.task.outcome(records, tuned.say(records, truncate).values)
+    found: dict[str, Any] = {}
+    for metric in outcome.metrics:
         interval = bootstrap([outcome], metric)
         found |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
-    return found | {"sequences": len(records)}
+    found["sequences"] = len(records)
+    return found | ({"scoring": outcome.scoring} if isinstance(outcome, AnswerOutcome) else {})
 
 
 def predict(
-    model: str | Path, data: str, output: str | Path, *, text_column: str = "text", truncate: bool = False
+    model: str | Path,
+    data: str,
+    output: str | Path,
+    *,
+    text_column: str = "text",
+    truncate: bool = False,
+    settings: Sequence[str] = (),
 ) -> int:
     """Writes a line of JSON for each sequence of `data`, in order, and returns how many.
 
     {"text", "label", "score"}; {"text", "label"} for a number; {"tokens", "tags", "scores"} for tags. A score is the
     probability that the model gives its answer. Labels in `data` are not needed, and not read. UsageError: the output
     is the input.
+    Of answers, `output` is a folder: predictions.json, nbest_predictions.json, null_odds.json, and submission.csv if
+    `data` has the course's format. settings: as in `evaluate`.
     """
     if Path(data).exists() and Path(output).exists() and Path(output).samefile(data):
         raise UsageError("the predictions would replace the input", where=str(output), do="choose another output")
-    network, tokenizer, task = _load(model)
-    records = read_labelled(data, task.kind, labels=False, text_column=text_column)
-    _write_lines(Path(output), _lines(task, records, _predicted(network, tokenizer, task, records, truncate)))
+    tuned = _load(model, settings)
+    if tuned.task.kind == "answer":
+        found = read_questions(data, answers=False)
+        said, null = tuned.say(found.records, truncate), tuned.task.threshold is not None
+        write_answers(Path(output), found.records, said, null=null, course=found.course)
+        return len(found.records)
+    records = read_labelled(data, tuned.task.kind, labels=False, text_column=text_column)
+    write_lines(Path(output), prediction_lines(tuned.task, records, tuned.say(records, truncate)))
     return len(records)
 
 
@@ -158,47 +206,73 @@ def _check_output(config: FinetuneConfig) -> None:
         raise DataError(f"cannot be written: {error.strerror}", where=str(output), do="choose another place") from None
 
 
-def _read(config: FinetuneConfig, file: str) -> list[Labelled]:
-    return read_labelled(file, config.task, text_column=config.text_column, label_column=config.label_column)
+def _read(config: FinetuneConfig, file: str, *, learn: bool = False) -> _File:
+    """learn: leave out the questions that nothing can be learnt from."""
+    if config.task != "answer":
+        text, label = config.text_column, config.label_column
+        return _File(read_labelled(file, config.task, text_column=text, label_column=label), [], False)
+    found = read_questions(file)
+    return _File(found.learnable if learn else found.records, found.notes(), found.course)
 
 
-def _load(folder: str | Path) -> tuple[Model, Tokenizer, Task]:
-    """A fine-tuned model and the task that its config.json tells. UsageError if it was not fine-tuned."""
+@dataclass(frozen=True, slots=True)
+class _Tuned:
+    """A fine-tuned model, and the task that its folder tells."""
+
+    model: Model
+    tokenizer: Tokenizer
+    task: Task
+    settings: Answering
+
+    def say(self, records: Sequence[Labelled], truncate: bool) -> Predictions:
+        config = self.model.config
+        if self.task.kind == "answer":
+            kinds = config.token_types
+            examples = AnswerExamples(
+                records, self.tokenizer, length=config.max_length, settings=self.settings, token_types=kinds
+            )
+        else:
+            examples = TaskExamples(records, self.task, self.tokenizer, length=config.max_length, truncate=truncate)
+        return predict_units(self.model, self.task, examples)
+
+
+def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
+    """UsageError if the model was not fine-tuned."""
     described = read_config(folder)
     kind = next((kind for kind in get_args(Kind) if kind in described.heads), None)
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
+    if settings and kind != "answer":
+        raise UsageError(f"a model of the task {kind} has no settings", where=settings[0], do="leave them out")
+    kept = Path(folder) / ANSWERING
+    answering = Answering.load(kept if kept.exists() else None, list(settings))
     regression = described.problem == "regression"
     labels = () if regression else tuple(described.labels or ())
+    metric = "f1" if kind == "answer" else "pearson" if regression else "accuracy"
     model, tokenizer = load_model(folder)
-    return model, tokenizer, Task(kind, labels, "pearson" if regression else "accuracy")
+    task = Task(kind, labels, metric, answering.scoring, answering.null_score_diff_threshold)
+    return _Tuned(model, tokenizer, task, answering)
 
 
-def _predicted(
-    model: Model, tokenizer: Tokenizer, task: Task, records: Sequence[Labelled], truncate: bool
-) -> Predictions:
-    examples = TaskExamples(records, task, tokenizer, length=model.config.max_length, truncate=truncate)
-    return predict_units(model, task, examples)
-
-
-def _results(
-    config: FinetuneConfig,
-    comparison: Comparison,
-    train: Sequence[Labelled],
-    validation: Sequence[Labelled],
-    test: Sequence[Labelled],
-) -> Results:
-    task, notes, leaks = comparison.task, [], {}
+def _results(config: FinetuneConfig, comparison: Comparison, train: _File, validation: _File, test: _File) -> Results:
+    task, notes, leaks = comparison.task, [*train.notes, *validation.notes], {}
     if config.test is None:
         notes.append("results are measured on the validation data, which also chose the model: expect less on new data")
-    for name, records in {"validation": validation, "test": test}.items():
-        leaks[name] = leaked(train, records) if name == "validation" or config.test else 0
+    else:
+        notes += test.notes
+    for name, file in {"validation": validation, "test": test}.items():
+        leaks[name] = leaked(train.records, file.records) if name == "validation" or config.test else 0
         if leaks[name]:
-            notes.append(f"{leaks[name]} of {len(records)} {name} sequences also stand in the training data")
-    leaks["validation and test"] = leaked(validation, test) if config.test else 0
+            notes.append(f"{leaks[name]} of {len(file.records)} {name} sequences also stand in the training data")
+    leaks["validation and test"] = leaked(validation.records, test.records) if config.test else 0
     cut = {name: count for name, count in comparison.truncated.items() if count}
-    notes += [f"{count} {name} texts were longer than the model reads, and were cut" for name, count in cut.items()]
-    others = [m for m in (NUMBER_METRICS if task.regression else CLASS_METRICS) if m not in (task.metric, "micro_f1")]
+    what = "questions were longer than max_question_length" if task.kind == "answer" else "texts were longer"
+    limit = "" if task.kind == "answer" else " than the model reads"
+    notes += [f"{count} {name} {what}{limit}, and were cut" for name, count in cut.items()]
+    outcome = comparison.best.outcome
+    if isinstance(outcome, AnswerOutcome):
+        notes += _notes_on_answers(config, comparison, outcome)
+    others = [metric for metric in outcome.metrics if metric not in (task.metric, "micro_f1")]
     return Results(
         rows=comparison.rows([task.metric, *others]),
         labels=list(task.labels),
@@ -209,41 +283,26 @@ def _results(
     )
 
 
-def _save(folder: Path, model: Model, tokenizer: Tokenizer, task: Task) -> None:
+def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: AnswerOutcome) -> list[str]:
+    rules = {"words": "words, as SQuAD's scripts do", "characters": "characters, as the scripts of CMRC and DRCD do"}
+    notes = [f"exact match and F1 compare {rules[outcome.scoring]}"]
+    if config.baselines:
+        notes.append("frozen features, TF-IDF and the majority predict labels, not spans: they are not in the table")
+    threshold = comparison.best.threshold
+    if threshold is not None:
+        chosen = "given" if config.null_score_diff_threshold is not None else "chosen on the validation data"
+        notes.append(f"no answer is given where it scores more than {threshold:.3f} above the best span ({chosen})")
+    elif not outcome.answerable.all():
+        notes.append("every question gets an answer: no validation question is unanswerable, so no threshold is known")
+    return notes
+
+
+def _save(config: FinetuneConfig, model: Model, tokenizer: Tokenizer, task: Task, threshold: float | None) -> None:
     problem = None
     if task.kind == "classify":
         problem = "regression" if task.regression else "single_label_classification"
-    save_model(folder, model, tokenizer, labels=None if task.regression else task.labels, problem=problem)
-
-
-def _lines(task: Task, records: Sequence[Labelled], predictions: Predictions) -> Iterator[str]:
-    """A line of JSON for each sequence; `gold` (or `gold_tags`) only where it is known."""
-    first = 0
-    for record in records:
-        here = slice(first, first + len(record.units))
-        first = here.stop
-        values = predictions.values[here]
-        scores = None if predictions.scores is None else [round(float(score), 4) for score in predictions.scores[here]]
-        labels = [float(value) if task.regression else task.labels[int(value)] for value in values]
-        if task.kind == "tag":
-            line = {"tokens": record.units, "tags": labels, "scores": scores}
-            line |= {"gold_tags": record.labels} if record.labels else {}
-        else:
-            line = {"text": record.units[0], "label": labels[0]}
-            line |= {"score": scores[0]} if scores else {}
-            line |= {"gold": record.labels[0]} if record.labels else {}
-        yield json.dumps(line, ensure_ascii=False)
-
-
-def _write_lines(path: Path, lines: Iterator[str] | list[str]) -> None:
-    """Through a temporary name, so that a crash leaves no half file. DataError if it cannot be written."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise DataError(f"cannot be written: {error.strerror}", where=str(path), do="choose another place") from None
+    save_model(config.output, model, tokenizer, labels=task.labels or None, problem=problem)
+    if task.kind == "answer":
+        kept = config.model_dump(include=set(Answering.model_fields), exclude_none=True)
+        kept |= {} if threshold is None else {"null_score_diff_threshold": threshold}
+        write_lines(config.output / ANSWERING, [f"{name} = {json.dumps(value)}" for name, value in kept.items()])

@@ -9,9 +9,9 @@ from typing import Any
 
 from pluri.errors import UsageError
 from pluri.models.heads import Model
-from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, with_new_head
+from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
-from pluri.tasks.metrics import Outcome
+from pluri.tasks.metrics import Measured, Outcome
 from pluri.tasks.task import Labelled, Targets, Task, draw
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -22,21 +22,25 @@ WINDOWS = "character windows + linear"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Run:
-    """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by."""
+    """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by.
+
+    threshold: of answers, what validation made of the task's.
+    """
 
     method: str
     seed: int
-    outcome: Outcome
+    outcome: Measured
     validation: float = math.nan
     model: Model | None = None
     predictions: Predictions | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """All runs of one number of labelled sequences.
 
-    truncated: texts that were cut, in the data that validate and test.
+    truncated: texts (of answers, questions) that were cut, by the name of the data.
     best: the pretrained run whose validation was best: the only one that keeps its model.
     """
 
@@ -78,10 +82,11 @@ class Comparison:
         return rows
 
     def confusion(self) -> dict[str, Any]:
-        """{"labels", "matrix"} of the best pretrained run: row = true class, column = answer. Empty for regression."""
-        if self.task.regression:
+        """{"labels", "matrix"} of the best pretrained run: row = true class, column = answer. Empty without classes."""
+        outcome = self.best.outcome
+        if not self.task.labels or not isinstance(outcome, Outcome):
             return {}
-        return {"labels": list(self.task.labels), "matrix": self.best.outcome.confusion().tolist()}
+        return {"labels": list(self.task.labels), "matrix": outcome.confusion().tolist()}
 
 
 def compare(
@@ -102,20 +107,23 @@ def compare(
     """Fine-tunes on `labelled` of the training sequences, drawn anew by each seed, and judges everything on `test`.
 
     model: pretrained; it is copied, not changed. labelled: None uses all.
-    baselines: False leaves only the pretrained model.
+    baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
+        TF-IDF and the majority predict labels, not spans.
     name: of the task, in the rows. say: is told of each run when it is done.
     """
     tuning = tuning or Tuning()
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
-    if baselines:
+    if baselines and task.kind != "answer":
         _scikit_learn()
-    length = model.config.max_length
-    make = {"task": task, "tokenizer": tokenizer, "length": length, "truncate": tuning.truncate}
+    make: dict[str, Any] = {"task": task, "tokenizer": tokenizer}
+    make |= {"length": model.config.max_length, "truncate": tuning.truncate}
+    make |= {"settings": tuning, "token_types": model.config.token_types}
     held_out, asked = Split.of(validation, **make), Split.of(test, **make)
     truncated = {"validation": held_out.encoded.truncated, "test": asked.encoded.truncated}
     result = Comparison(task, name or task.kind, labelled or len(train), truncated)
     for seed in seeds:
         drawn = Split.of(draw(train, labelled, seed), **make)
+        result.truncated["training"] = drawn.encoded.truncated
         for run in _runs(model, task, drawn, held_out, asked, seed, tuning, baselines):
             result.add(run)
             if say:
@@ -131,10 +139,12 @@ def _runs(
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
         tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START, dropout=tuning.dropout)
         trained = fit(tuned, task, train, validation, tuning, seed=seed)
-        said = predict(tuned, task, test.encoded)
+        final = settled(task, trained.best)
+        said = predict(tuned, final, test.encoded)
         outcome = task.outcome(test.records, said.values)
-        yield Run(method, seed, outcome, trained.best[task.metric], tuned if method == PRETRAINED else None, said)
-    if baselines:
+        kept = tuned if method == PRETRAINED else None
+        yield Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold)
+    if baselines and task.kind != "answer":
         for method, values in _baselines(model, task, train, validation, test):
             yield Run(method, seed, task.outcome(test.records, values))
 

@@ -4,7 +4,7 @@ Legend: B rows, L positions a row, D width, C classes, U units, P labelled posit
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +15,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
-from pluri.batches.loader import Batches
-from pluri.config import Config
+from pluri.batches.loader import Batches, Source
 from pluri.errors import UsageError
-from pluri.losses import classification_loss, tagging_loss
+from pluri.losses import answer_loss, classification_loss, tagging_loss
 from pluri.models.config import ModelConfig
 from pluri.models.heads import Model
 from pluri.runtime import Precision, pick_device
+from pluri.tasks.answer import AnswerExamples, Answering
+from pluri.tasks.answer_metrics import AnswerOutcome
+from pluri.tasks.decode import Nbest, best_spans, best_threshold
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tokens.tokenizer import Tokenizer
@@ -36,10 +38,13 @@ _RATE_OF_MODERN = 1e-3
 # sentences 120 of 256 65.0%, 240 of 512 65.6% (one seed each, +-1).
 _STEPS_AN_EPOCH, _FEWEST_TOKENS, _MOST_TOKENS, _FEWEST_SEQUENCES = 100, 256, 2048, 8
 _PREDICTION_TOKENS = 8192
+THRESHOLD = "null_score_diff_threshold"
 
 
-class Tuning(Config):
+class Tuning(Answering):
     """How to fine-tune. The defaults are for few labels: what is tiny is passed over more often.
+
+    The settings of answers (`Answering`) are of no effect in other tasks.
 
     epochs: passes over the training data, but at least `min_steps` steps.
     batch_tokens: by default what makes 100 steps an epoch, within 256 and 2048, and at least 8 sequences.
@@ -62,9 +67,9 @@ class Tuning(Config):
     precision: Precision = "auto"
     truncate: bool = False
 
-    def batches(self, examples: TaskExamples, length: int, seed: int) -> Batches:
+    def batches(self, examples: Source, length: int, seed: int) -> Batches:
         """Batches of the training data, in rows of `length`."""
-        share = round(len(examples.input_ids) / _STEPS_AN_EPOCH)
+        share = round(len(examples) * examples.mean_length / _STEPS_AN_EPOCH)
         fitting = max(min(max(share, _FEWEST_TOKENS), _MOST_TOKENS), round(_FEWEST_SEQUENCES * examples.mean_length))
         return Batches(examples, batch_tokens=self.batch_tokens or fitting, length=length, seed=seed)
 
@@ -95,22 +100,40 @@ class Split:
     """Labelled sequences together with their encoding, made once and used by every run."""
 
     records: Sequence[Labelled]
-    encoded: TaskExamples
+    encoded: TaskExamples | AnswerExamples
 
     @classmethod
-    def of(cls, records: Sequence[Labelled], task: Task, tokenizer: Tokenizer, length: int, truncate: bool) -> "Split":
-        encoded = TaskExamples(
-            records, task, tokenizer, length=length, truncate=truncate, targets=task.targets(records)
-        )
-        return cls(records, encoded)
+    def of(
+        cls,
+        records: Sequence[Labelled],
+        task: Task,
+        tokenizer: Tokenizer,
+        length: int,
+        truncate: bool,
+        *,
+        settings: Answering | None = None,
+        token_types: int = 2,
+    ) -> "Split":
+        """settings, token_types: of answers, see AnswerExamples."""
+        targets = task.targets(records)
+        if task.kind == "answer":
+            encoded = AnswerExamples(
+                records, tokenizer, length=length, settings=settings, token_types=token_types, targets=targets
+            )
+            return cls(records, encoded)
+        return cls(records, TaskExamples(records, task, tokenizer, length=length, truncate=truncate, targets=targets))
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """values: the class or number of each unit, (U,). scores: the probability of that class, (U,); None for numbers."""
+    """values: the class or number of each unit, (U,); of answers, the span of each question, (G, 2), -1 for none.
+
+    scores: the probability of that class, (U,); None for numbers and answers. nbest: of answers, the others, too.
+    """
 
     values: Targets
     scores: NDArray[np.float32] | None
+    nbest: Nbest | None = None
 
 
 def with_new_head(model: Model, task: Task, seed: int, *, fresh: bool = False, dropout: float | None = None) -> Model:
@@ -146,19 +169,19 @@ def fit(
     """
     examples, mean, deviation = training.encoded, 0.0, 1.0
     if task.regression:  # learning starts at the mean, in units of the spread; the output layer is put right below
+        assert isinstance(examples, TaskExamples)
         numbers = task.targets(training.records)
         mean, deviation = float(numbers.mean()), float(numbers.std()) or 1.0
         examples = examples.with_numbers((numbers - mean) / deviation)
     batches = tuning.batches(examples, model.config.max_length, seed)
     weights = class_weights(task, training.records, tuning)
-    loss = (tagging_loss if task.kind == "tag" else classification_loss)(weights)
+    losses = {"classify": classification_loss(weights), "tag": tagging_loss(weights), "answer": answer_loss}
 
     def validate(model: Model) -> dict[str, float]:
-        values = predict(model, task, validation.encoded).values
-        return {task.metric: task.outcome(validation.records, values).value(task.metric)}
+        return judged(task, validation.records, predict(model, task, validation.encoded))
 
     config = tuning.training(batches, model.config, task.metric, seed)
-    trained = train(model, batches, loss, config, output=output, validate=validate, progress=progress)
+    trained = train(model, batches, losses[task.kind], config, output=output, validate=validate, progress=progress)
     if task.regression:
         _rescale(model, mean, deviation)
     return trained
@@ -181,8 +204,9 @@ def class_weights(task: Task, records: Sequence[Labelled], tuning: Tuning) -> Te
     chosen = tuning.class_weights
     if chosen is None:
         return None
-    if task.regression:
-        raise UsageError("regression has no classes to weigh", where="class_weights")
+    if not task.labels:
+        what = "regression" if task.regression else f"the task {task.kind}"
+        raise UsageError(f"{what} has no classes to weigh", where="class_weights")
     if isinstance(chosen, dict):
         if set(chosen) != set(task.labels):
             wrong = sorted(set(chosen) ^ set(task.labels))[0]
@@ -194,21 +218,25 @@ def class_weights(task: Task, records: Sequence[Labelled], tuning: Tuning) -> Te
     return torch.tensor(weights, dtype=torch.float32, device=pick_device())
 
 
-def prediction_batches(examples: TaskExamples, length: int) -> Iterator[Batch]:
+def prediction_batches(examples: Source, length: int) -> Iterator[Batch]:
     """Every example once, in order, in large packed batches."""
     yield from Batches(examples, batch_tokens=_PREDICTION_TOKENS, length=length, seed=0).once()
 
 
 @torch.inference_mode()
-def predict(model: Model, task: Task, examples: TaskExamples) -> Predictions:
+def predict(model: Model, task: Task, examples: TaskExamples | AnswerExamples) -> Predictions:
     """What the model says of each unit, in order. Keeps one number a unit, whatever the number of classes.
 
     The model is moved to the fastest device, and stays there.
     """
     device = pick_device()
     model.to(device).eval()
+    batches = prediction_batches(examples, model.config.max_length)
+    if isinstance(examples, AnswerExamples):
+        nbest = best_spans(model, batches, examples, device)
+        return Predictions(nbest.decided(task.threshold), None, nbest)
     values, scores = [], []
-    for batch in prediction_batches(examples, model.config.max_length):
+    for batch in batches:
         if task.kind == "tag":
             at = labelled_positions(batch).to(device)  # (P,)
             hidden = model.hidden(batch.to(device)).flatten(0, 1)  # (B * L, D)
@@ -223,6 +251,28 @@ def predict(model: Model, task: Task, examples: TaskExamples) -> Predictions:
             values.append(top.indices.cpu().numpy())
             scores.append(top.values.cpu().numpy())
     return Predictions(np.concatenate(values), np.concatenate(scores) if scores else None)
+
+
+def judged(task: Task, records: Sequence[Labelled], said: Predictions) -> dict[str, float]:
+    """The task's metric, by name.
+
+    Where some questions have no answer, also null_score_diff_threshold: the task's, or the one that is best here.
+    """
+    outcome = task.outcome(records, said.values)
+    if said.nbest is None or not isinstance(outcome, AnswerOutcome) or outcome.answerable.all():
+        return {task.metric: outcome.value(task.metric)}
+    if task.threshold is not None:
+        return {task.metric: outcome.value(task.metric), THRESHOLD: task.threshold}
+    silent = task.outcome(records, np.full_like(said.values, -1))
+    assert isinstance(silent, AnswerOutcome)
+    threshold = best_threshold(said.nbest.odds, outcome.scores(task.metric), silent.scores(task.metric))
+    outcome = task.outcome(records, said.nbest.decided(threshold))
+    return {task.metric: outcome.value(task.metric), THRESHOLD: threshold}
+
+
+def settled(task: Task, found: dict[str, float]) -> Task:
+    """The task with the threshold that a validation (`judged`) found."""
+    return replace(task, threshold=found.get(THRESHOLD, task.threshold))
 
 
 def labelled_positions(batch: Batch) -> Tensor:

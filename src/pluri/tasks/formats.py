@@ -10,6 +10,7 @@ from pluri.errors import DataError
 from pluri.sequences.files import COMPRESSIONS
 from pluri.sequences.lines import lines
 from pluri.sequences.readers import read_rows
+from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled
 
 _CONLLU_COLUMNS = 10
@@ -24,10 +25,13 @@ def read_labelled(
     classify: csv, tsv, jsonl or parquet with the columns `text_column` and `label_column`.
     tag: .conllu (FORM and UPOS); jsonl with lists `tokens` and `tags`; else CoNLL columns: the first is the token, the
         last its tag, a blank line ends a sentence.
+    answer: see `read_questions`, which also tells what became of the answers.
     labels: False reads what has no labels yet, and leaves out those that are there; classify then also reads .txt, a
         text a line.
     DataError: empty file, missing column or label, row of another width than the first, tokens without their tags.
     """
+    if kind == "answer":
+        return list(read_questions(file, answers=labels).records)
     if kind == "classify":
         records = list(_texts(file, text_column, label_column if labels else None))
     else:

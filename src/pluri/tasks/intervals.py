@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.runtime import mix, uniform
-from pluri.tasks.metrics import Outcome
+from pluri.tasks.metrics import Measured
 
 _ELEMENTS = 4_000_000  # (replicate, sequence) weights held at once
 
@@ -20,7 +20,7 @@ class Interval:
 
 
 def bootstrap(
-    outcomes: Sequence[Outcome], metric: str, *, seed: int = 0, replicates: int = 1000, level: float = 0.95
+    outcomes: Sequence[Measured], metric: str, *, seed: int = 0, replicates: int = 1000, level: float = 0.95
 ) -> Interval:
     """The mean of a metric over runs, with its percentile interval (Efron and Tibshirani 1993, chapter 13).
 

@@ -5,11 +5,28 @@ Legend: U units (one a sequence for classes and numbers, one a token for tags), 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+
+class Measured(Protocol):
+    """How well one test set was done: its metrics, by name, under any weights of its sequences."""
+
+    @property
+    def num_sequences(self) -> int: ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    def value(self, metric: str) -> float: ...
+
+    def values(self, metric: str, weights: Floats) -> Floats:
+        """weights: (R, num_sequences), how often each sequence counts. Returns (R,)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +42,10 @@ class Outcome:
     sequence: NDArray[np.int64]
     num_sequences: int
     num_classes: int = 0
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(CLASS_METRICS if self.num_classes else NUMBER_METRICS)
 
     def value(self, metric: str) -> float:
         return float(self.values(metric, np.ones((1, self.num_sequences)))[0])

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from pluri.errors import DataError, UsageError
 from pluri.runtime import mix, permuted
+from pluri.tasks.answer_metrics import ANSWER_METRICS, AnswerOutcome, Scoring, answer_outcome
 from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, Outcome
 
-Kind = Literal["classify", "tag"]
+Kind = Literal["classify", "tag", "answer"]
 Targets = NDArray[np.int64] | NDArray[np.float64]
 
 _SUBSET = 2**61  # the counter under which a subset is drawn: no epoch or sequence has it
@@ -32,26 +33,54 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Question(Labelled):
+    """A question about a document, to be answered by a stretch of it. units: (question, document). labels: none.
+
+    id: its name in files of answers.
+    references: the texts of its right answers as they were given; none: the document has no answer; None: not known.
+    spans: the (start, end) characters of those of them whose place is known.
+    """
+
+    id: str
+    references: tuple[str, ...] | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def document(self) -> str:
+        return self.units[1]
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """kind: "classify", a label a sequence, or "tag", a label a token. Also the name of the model's head.
+    """kind: "classify", a label a sequence; "tag", a label a token; "answer", a span of a document. Also the name of
+        the head.
     labels: the class names in the order of their ids; empty for regression, which predicts a number a sequence.
     metric: which of `metrics` a model is chosen and reported by.
+    scoring, threshold: of answers. By which rules they are scored; how far "no answer" must score above the best span
+        to be given, None = it never is.
     """
 
     kind: Kind
     labels: tuple[str, ...]
     metric: str
+    scoring: Scoring = "auto"
+    threshold: float | None = None
 
     @property
     def regression(self) -> bool:
-        return not self.labels
+        return self.kind == "classify" and not self.labels
 
     @property
     def num_outputs(self) -> int:
-        return len(self.labels) or 1
+        return 2 if self.kind == "answer" else len(self.labels) or 1
 
     def targets(self, records: Sequence[Labelled]) -> Targets:
-        """The class of each unit, or its number: (U,). DataError names the line of a label that cannot be used."""
+        """The class of each unit, or its number: (U,); of answers, the first span of a question, (G, 2), -1 for none.
+
+        DataError names the line of a label that cannot be used.
+        """
+        if self.kind == "answer":
+            return _spans(questions(records))
         if self.regression:
             return np.array([_number(label, r.where) for r in records for label in r.labels], np.float64)
         ids = {label: i for i, label in enumerate(self.labels)}
@@ -66,26 +95,39 @@ class Task:
                 do="correct it, or add examples of it to the training data",
             ) from None
 
-    def outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome:
-        """What `records` say against what was predicted of their units, (U,)."""
+    def outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome | AnswerOutcome:
+        """What `records` say against what was predicted of their units, (U,); of answers, their spans (G, 2)."""
+        if self.kind == "answer":
+            asked = questions(records)
+            texts = [question.document[start:end] for question, (start, end) in zip(asked, predicted, strict=True)]
+            return answer_outcome([question.references or () for question in asked], texts, self.scoring)
         sequence = np.repeat(np.arange(len(records)), [len(r.units) for r in records])
         return Outcome(self.targets(records), predicted, sequence, len(records), len(self.labels))
 
 
 def define_task(
-    kind: Kind, records: Iterable[Labelled], *, regression: bool = False, metric: str | None = None
+    kind: Kind,
+    records: Iterable[Labelled],
+    *,
+    regression: bool = False,
+    metric: str | None = None,
+    scoring: Scoring = "auto",
+    threshold: float | None = None,
 ) -> Task:
     """The task that these labels pose. Labels that are numbers come first, by value; then the others, by characters.
 
-    metric: default accuracy, or pearson for regression. UsageError if the metric does not fit, or there is one class.
+    metric: default accuracy, or pearson for regression, or f1 for answers. scoring, threshold: see Task.
+    UsageError if the metric does not fit, or there is one class.
     """
-    known = NUMBER_METRICS if regression else CLASS_METRICS
-    metric = metric or ("pearson" if regression else "accuracy")
+    known = ANSWER_METRICS if kind == "answer" else NUMBER_METRICS if regression else CLASS_METRICS
+    metric = metric or ("f1" if kind == "answer" else "pearson" if regression else "accuracy")
     if metric not in known:
         what = "regression" if regression else kind
         raise UsageError(f"{what} has no metric {metric!r}", where="metric", do=f"choose one of {', '.join(known)}")
     if regression and kind != "classify":
-        raise UsageError("a number is predicted of a sequence, not of a token", do="use the task classify")
+        raise UsageError("a number is predicted of a sequence, not of a token or a span", do="use the task classify")
+    if kind == "answer":
+        return Task(kind, (), metric, scoring, threshold)
     if regression:
         return Task(kind, (), metric)
     labels = {label for record in records for label in record.labels}
@@ -108,6 +150,19 @@ def leaked(train: Sequence[Labelled], test: Sequence[Labelled]) -> int:
     """How many test sequences also stand in the training data, word for word."""
     seen = {record.units for record in train}
     return sum(record.units in seen for record in test)
+
+
+def questions(records: Sequence[Labelled]) -> list[Question]:
+    """The records of the task "answer", which are all questions."""
+    return [record for record in records if isinstance(record, Question)]
+
+
+def _spans(asked: Sequence[Question]) -> NDArray[np.int64]:
+    for question in asked:
+        if question.references is None:
+            do = "give its answers (an empty list where the document has none), or use pluri predict"
+            raise DataError("a question whose answer is not given", where=question.where, do=do)
+    return np.array([question.spans[0] if question.spans else (-1, -1) for question in asked], np.int64).reshape(-1, 2)
 
 
 def _number(label: str, where: str) -> float:

@@ -282,7 +282,7 @@ class _Run:
 
 
 def counts(batch: Batch) -> tuple[int, int]:
-    """(predicted positions, labelled sequences) of a batch: what its losses are divided by."""
+    """(predicted positions, labels of sequences) of a batch: what its losses are divided by."""
     num_labels = 0 if batch.labels is None else int((batch.labels != IGNORE).sum())
     num_sequences = 0 if batch.sequence_labels is None else int((batch.sequence_labels != IGNORE).sum())
     return num_labels, num_sequences
@@ -301,7 +301,7 @@ def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, f
         _, named = loss(model, batch.to(device), 1, 1)
         for name, value in named.items():
             sums[name] = sums.get(name, 0.0) + value.item()
-            count = num_sequences if name in ("pair_loss", "classify_loss") else num_labels
+            count = num_sequences if name in ("pair_loss", "classify_loss", "answer_loss") else num_labels
             totals[name] = totals.get(name, 0) + count
     means = {f"eval_{name}": total / totals[name] for name, total in sums.items() if totals[name]}
     return {"eval_loss": sum(means.values()), **means} if means else {}

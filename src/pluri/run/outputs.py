@@ -1,0 +1,84 @@
+"""What fine-tuned models say, on disk: lines of JSON for labels and tags, the files of SQuAD for answers."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pluri.errors import DataError
+from pluri.tasks.fit import Predictions
+from pluri.tasks.task import Labelled, Task, questions
+
+
+def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predictions) -> Iterator[str]:
+    """A line of JSON for each sequence; `gold` (or `gold_tags`) only where it is known."""
+    first = 0
+    for record in records:
+        here = slice(first, first + len(record.units))
+        first = here.stop
+        values = predictions.values[here]
+        scores = None if predictions.scores is None else [round(float(score), 4) for score in predictions.scores[here]]
+        labels = [float(value) if task.regression else task.labels[int(value)] for value in values]
+        if task.kind == "tag":
+            line = {"tokens": record.units, "tags": labels, "scores": scores}
+            line |= {"gold_tags": record.labels} if record.labels else {}
+        else:
+            line = {"text": record.units[0], "label": labels[0]}
+            line |= {"score": scores[0]} if scores else {}
+            line |= {"gold": record.labels[0]} if record.labels else {}
+        yield json.dumps(line, ensure_ascii=False)
+
+
+def write_answers(
+    folder: Path, records: Sequence[Labelled], predictions: Predictions, *, null: bool, course: bool
+) -> None:
+    """predictions.json: id to text, "" where there is no answer. nbest_predictions.json: id to the best answers, with
+    probabilities, characters and logits. null_odds.json: id to the score of "no answer" less that of the best span.
+
+    null: "no answer" stands among the best. course: also submission.csv, with the columns ID and Answer.
+    """
+    nbest = predictions.nbest
+    assert nbest is not None
+    asked = questions(records)
+    texts = [q.document[start:end] for q, (start, end) in zip(asked, predictions.values.tolist(), strict=True)]
+    ids = [question.id for question in asked]
+    write_lines(folder / "predictions.json", _object(zip(ids, texts, strict=True)))
+    write_lines(
+        folder / "nbest_predictions.json", _object((name, nbest.answers(i, null=null)) for i, name in enumerate(ids))
+    )
+    write_lines(folder / "null_odds.json", _object(zip(ids, nbest.odds.tolist(), strict=True)))
+    if course:
+        write_lines(folder / "submission.csv", map(_csv_line, [("ID", "Answer"), *zip(ids, texts, strict=True)]))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Through a temporary name, so that a crash leaves no half file. DataError if it cannot be written."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        aside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise DataError(f"cannot be written: {error.strerror}", where=str(path), do="choose another place") from None
+
+
+def _object(entries: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    """The lines of one JSON object, an entry a line, so that it is never held whole."""
+    before = "{"
+    for key, value in entries:
+        yield f"{before}{json.dumps(key, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}"
+        before = ","
+    yield "}" if before == "," else "{}"
+
+
+def _csv_line(row: tuple[str, str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(row)
+    return line.getvalue()
