@@ -4,11 +4,21 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pluri.errors import UsageError
+
+
+def _named(path: Any) -> Any:
+    if path == "":
+        raise ValueError("is empty")
+    return path
+
+
+Folder = Annotated[Path, BeforeValidator(_named)]
+"""A folder that is named: the empty text would be the one where the command is given."""
 
 
 class Config(BaseModel):
@@ -74,15 +84,25 @@ def hint(key: str, known: Sequence[str]) -> str:
 
 def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors()[0]
-    location = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        model: Any = cls
-        for part in problem["loc"][:-1]:
-            inner = model.model_fields[part].annotation if hasattr(model, "model_fields") else None
-            model = inner if inner is not None else model
-        known = list(model.model_fields) if hasattr(model, "model_fields") else []
-        return f"unknown key {location!r}; {hint(str(problem['loc'][-1]), known)}"
+    unknown = problem["type"] == "extra_forbidden"
+    location, model = _location(cls, problem["loc"][:-1] if unknown else problem["loc"])
+    if unknown:
+        key = str(problem["loc"][-1])
+        known = list(getattr(model, "model_fields", {}))
+        return f"unknown key {'.'.join([*location, key])!r}; {hint(key, known)}"
     value = problem.get("input")
     shown = "" if problem["type"] == "missing" or isinstance(value, dict) else f" (got {value!r})"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{location}: {message}{shown}" if location else f"{message}{shown}"
+    return ": ".join([".".join(location), f"{message}{shown}"]) if location else f"{message}{shown}"
+
+
+def _location(model: Any, parts: Sequence[str | int]) -> tuple[list[str], Any]:
+    """The keys and indices on the way to a problem, without pydantic's names of alternatives; the last model met."""
+    location: list[str] = []
+    for part in parts:
+        fields = getattr(model, "model_fields", {})
+        if part in fields:
+            model = fields[part].annotation
+        if part in fields or isinstance(part, int):
+            location.append(str(part))
+    return location, model

@@ -267,3 +267,24 @@ def test_next_sentences_need_a_second_document(store: Path, tmp_path: Path) -> N
     values = {**config(alone, tmp_path / "run").model_dump(), "objective": {"pair": "nsp"}, "validation": 0.0}
     with pytest.raises(UsageError, match="next-sentence prediction needs two documents"):
         pretrain(PretrainConfig.parse(values), progress=False)
+
+
+def test_a_changed_setting_is_named_alone(store: Path, tmp_path: Path) -> None:
+    pretrain(config(store, tmp_path, steps=1), progress=False)
+    changed = config(store, tmp_path, steps=2, batch_tokens=99)
+    with pytest.raises(UsageError, match=r"training\.batch_tokens is now 99 but the run began with 300;"):
+        pretrain(changed, resume=True, progress=False)
+
+
+def test_going_on_from_a_model_of_another_tokenizer_is_told_as_that(store: Path, tmp_path: Path) -> None:
+    run = pretrain(config(store, tmp_path / "run", steps=1), progress=False)
+    text = store.parent / "text.txt"
+    other = prepare([str(text)], train_tokenizer([str(text)], kind="char"), tmp_path / "other").path
+    values = {**config(other, tmp_path / "on").model_dump(), "model": {"init": str(run)}}
+    with pytest.raises(UsageError, match="another tokenizer than the model"):
+        pretrain(PretrainConfig.parse(values), progress=False)
+
+
+def test_a_folder_has_a_name(store: Path) -> None:
+    with pytest.raises(UsageError, match="output: is empty"):
+        PretrainConfig.load(None, [f"store={store}", "output=", "training.steps=1"])

@@ -133,3 +133,14 @@ def test_bad_manifests(tmp_path, manifest, what):
         (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(StoreError, match=what):
         TokenStore.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["documents.npy", "unigram_counts.npy"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\x93NUMPY"])
+def test_a_damaged_array_is_a_damaged_store(tmp_path, name, content):
+    (tmp_path / "t.txt").write_text("some words\nand more\n")
+    made = prepare(tmp_path / "t.txt", train_tokenizer(tmp_path / "t.txt", kind="char"), tmp_path / "s")
+    (made.path / name).unlink()
+    (made.path / name).write_bytes(content)
+    with pytest.raises(StoreError, match=rf"{name}: the file is missing or damaged; remove the store"):
+        TokenStore.open(made.path)

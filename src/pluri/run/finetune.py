@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.huggingface import load_model, save_model
+from pluri.config import Folder
 from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
 from pluri.run.outputs import prediction_lines, write_answers, write_lines
@@ -47,11 +48,11 @@ class FinetuneConfig(Tuning):
     """
 
     task: Kind
-    model: Path
+    model: Folder
     train: str
     validation: str
     test: str | None = None
-    output: Path
+    output: Folder
     labelled: int | None = Field(default=None, ge=1)
     seeds: int | list[Annotated[int, Field(ge=0, lt=2**63)]] = 3
     metric: str | None = None

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from pluri.batches.loader import Batches
 from pluri.checkpoints.config_json import read_config
+from pluri.checkpoints.hub import local_folder
 from pluri.checkpoints.huggingface import load_model, save_model
-from pluri.config import Config, hint
+from pluri.config import Config, Folder, hint
 from pluri.errors import TrainingError, UsageError
 from pluri.losses import pretraining_loss
 from pluri.models.config import ModelConfig, preset
@@ -22,6 +23,7 @@ from pluri.objectives.store_examples import StoreExamples
 from pluri.run.lock import only_writer
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.store import TokenStore
+from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.config import TrainingConfig
 from pluri.training.journal import machine, read_journal
 from pluri.training.spectral import can_start, spectral_start
@@ -30,9 +32,12 @@ from pluri.training.trainer import mean_loss, train
 _MAX_VALIDATION_DOCUMENTS, _MAX_VALIDATION_TOKENS = 2000, 1_000_000
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
 # What may differ between a run and its resumption: none of it changes which data a step learns from.
-_FREE = {
-    "steps", "tokens", "minutes", "learning_rate", "workers",
-    "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
+_FREE = {"output", "store"} | {
+    f"training.{name}"
+    for name in (
+        "steps", "tokens", "minutes", "learning_rate", "workers",
+        "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
+    )
 }  # fmt: skip
 _NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
 
@@ -48,8 +53,8 @@ class PretrainConfig(Config):
     spectral_start: begin from counted neighbours instead of chance, where the model has a context embedding.
     """
 
-    store: Path
-    output: Path
+    store: Folder
+    output: Folder
     model: dict[str, Any] = Field(default_factory=dict)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     training: TrainingConfig
@@ -159,22 +164,19 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
             raise UsageError(f"{key} is not to be set", where="model", do="the preset and the tokenizer decide it")
         if key not in known:
             raise UsageError(f"unknown key {key!r}; {hint(key, known)}", where="model")
-    init = str(values.pop("init")) if "init" in values else None
-    vocab_size = store.tokenizer.vocab_size if init is None else read_config(init).config.vocab_size
-    heads = {"masked": vocab_size} if config.objective.masked else {}
-    if config.objective.pair:
-        heads["pair"] = 2
-    if init is not None:
-        model, tokenizer = load_model(init, heads=heads)
-        if tokenizer.hash != store.tokenizer.hash:
+    if "init" in values:
+        folder = local_folder(str(values.pop("init")))
+        if values:
+            raise UsageError(f"model.{next(iter(values))} cannot be given with model.init", where="model")
+        vocab_size = read_config(folder).config.vocab_size  # what is no model is told as such, not as no tokenizer
+        if Tokenizer.load(folder).hash != store.tokenizer.hash:
             raise UsageError(
                 "was made with another tokenizer than the model",
                 where=str(config.store),
                 do="prepare it with the model's",
             )
-        if values:
-            raise UsageError(f"model.{next(iter(values))} cannot be given with model.init", where="model")
-        return model
+        return load_model(folder, heads=_heads(config, vocab_size))[0]
+    vocab_size = store.tokenizer.vocab_size
     chosen = preset(
         values.pop("preset", "modern"),
         values.pop("size", "mini"),
@@ -183,7 +185,12 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
         pad_id=store.tokenizer.pad_id or 0,
         **values,
     )
-    return Model(chosen, heads, seed=config.training.seed)
+    return Model(chosen, _heads(config, vocab_size), seed=config.training.seed)
+
+
+def _heads(config: PretrainConfig, vocab_size: int) -> dict[str, int]:
+    heads = {"masked": vocab_size} if config.objective.masked else {}
+    return heads | ({"pair": 2} if config.objective.pair else {})
 
 
 def _check_same(config: PretrainConfig, store: TokenStore, start: dict[str, Any]) -> None:
@@ -194,16 +201,19 @@ def _check_same(config: PretrainConfig, store: TokenStore, start: dict[str, Any]
             where=str(config.store),
             do="put that one back, or start a new run with another output",
         )
-    now, before = config.model_dump(mode="json"), start.get("config") or {}
-    for values in (now, before := {**before, "training": dict(before.get("training") or {})}):
-        for key in ("output", "store"):  # folders may be moved
-            values.pop(key, None)
-        for key in _FREE:
-            values["training"].pop(key, None)
-    for name in now:
-        if now[name] != before.get(name):
+    now, before = _flat(config.model_dump(mode="json")), _flat(start.get("config") or {})
+    for name in sorted((now.keys() | before.keys()) - _FREE):
+        if now.get(name) != before.get(name):
             raise UsageError(
-                f"{name} is now {now[name]!r} but the run began with {before.get(name)!r}",
+                f"{name} is now {now.get(name)!r} but the run began with {before.get(name)!r}",
                 where=str(config.output),
                 do="put it back, or start a new run with another output",
             )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= {f"{key}.{k}": v for k, v in _flat(value).items()} if isinstance(value, dict) else {key: value}
+    return flat

@@ -61,7 +61,9 @@ def _record(row: dict[str, Any], where: str, column: str) -> Record:
     if not isinstance(text, str):
         if column not in row:
             have = ", ".join(map(repr, row)) or "none"
-            raise DataError(f"no column {column!r} (columns: {have})", where=where, do="name the column of the text")
+            raise DataError(
+                f"no column {column!r} (columns: {have})", where=where, do="say which it is with --text-column"
+            )
         shown = "empty (null)" if text is None else f"not text: {text!r:.40}"
         raise DataError(f"column {column!r} is {shown}", where=where, do="every row needs its text")
     return Record(text, where, meta={key: value for key, value in row.items() if key != column})

@@ -187,8 +187,8 @@ class TokenStore:
 def _array(path: Path, shape: tuple[int, ...]) -> NDArray[np.int64]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot be read: {error}", where=str(path), do=_AGAIN) from None
+    except (OSError, ValueError, EOFError):
+        raise StoreError("the file is missing or damaged", where=str(path), do=_AGAIN) from None
     if array.shape != shape or array.dtype != np.int64:
         raise StoreError(f"{array.dtype} {array.shape} instead of int64 {shape}", where=str(path), do=_AGAIN)
     return np.asarray(array)

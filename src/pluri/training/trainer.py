@@ -195,10 +195,11 @@ class _Run:
                 totals[name] = totals.get(name, 0.0) + number.item()
         norm = self.optimizer.clip(config.max_grad_norm).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
+            resume = ", then go on from the last checkpoint with --resume" if self.output else ""
             raise TrainingError(
                 f"non-finite: loss {value}, gradient norm {norm} in batch {done.step} (learning rate {rate:.2g})",
                 where=f"step {done.step + 1}",
-                do="lower the learning rate, then go on from the last checkpoint with --resume",
+                do=f"lower the learning rate{resume}",
             )
         self.optimizer.step(rate)
         seconds = time.perf_counter() - start
