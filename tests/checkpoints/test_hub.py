@@ -48,7 +48,9 @@ def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch):
         raise ValueError("401 Client Error\nRepository not found")
 
     monkeypatch.setattr(hub, "snapshot_download", refused)
-    with pytest.raises(CheckpointError, match=r"org/name: cannot be fetched .*: 401 Client Error Repository not found"):
+    with pytest.raises(
+        CheckpointError, match=r"org/name: is no folder here, and .* says: 401 Client Error Repository not found"
+    ):
         local_folder("org/name")
 
 

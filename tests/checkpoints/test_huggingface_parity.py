@@ -87,8 +87,9 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"pad_token_id": 0, "local_attention": 2},
     ],
 }
+TOKENS = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")  # the toy tokenizer has its own
 # Keys of config.json that say nothing of what a model computes, or that only training reads.
-UNTOLD = ("mask_token_id", "_name_or_path", "dtype", "architectures", "problem_type", "transformers_version")
+UNTOLD = ("mask_token_id", "_name_or_path", "dtype", "architectures", "problem_type", "transformers_version", *TOKENS)
 HEADS: dict[str, dict[str, int]] = {
     "ForPreTraining": {"masked": V, "pair": 2},
     "ForMaskedLM": {"masked": V},

@@ -43,7 +43,7 @@ def _snapshot(name: str) -> Path:
         ) from None
     except Exception as error:  # whatever the library and the network raise
         line = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"cannot be fetched from the Hugging Face hub: {line}", where=name) from None
+        raise CheckpointError(f"is no folder here, and the Hugging Face hub says: {line}", where=name) from None
     if (folder / "config.json").exists() and not any(folder.glob("*.safetensors")):
         raise CheckpointError("has no safetensors on the hub", where=name, do=conversion(folder, name, "DIR"))
     return folder

@@ -70,6 +70,9 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype)
+    if model.config.family == "modernbert":  # whose defaults there are ids beyond a smaller vocabulary
+        described |= {"bos_token_id": tokenizer.cls_id, "cls_token_id": tokenizer.cls_id}
+        described |= {"eos_token_id": tokenizer.sep_id, "sep_token_id": tokenizer.sep_id}
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     tensors = to_published(model.config, state)
     if described["architectures"][0].endswith("Model"):
