@@ -11,6 +11,7 @@ from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.errors import DataError, UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
+from pluri.run.doctor import diagnose
 from pluri.run.finetune import FinetuneConfig, evaluate, finetune, predict
 from pluri.tokens.training import train_tokenizer
 
@@ -214,3 +215,12 @@ def test_every_family_answers(folder, tmp_path, family):
         assert type(opened).__name__ == f"{family.title()}ForQuestionAnswering"
         assert not report["missing_keys"]
         assert not report["unexpected_keys"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-course"])
+def test_the_doctor_reads_questions_and_sees_leaks(folder, suffix):
+    files = [str(folder / f"{name}{suffix}.json") for name in ("train", "test")]
+    assert {finding.name for finding in diagnose(files)} == {"duplicate documents", "leak between files"}
+    assert all(finding.severity == "ok" for finding in diagnose(files))
+    leaks = [finding for finding in diagnose([files[0], files[0]]) if finding.name == "leak between files"]
+    assert [finding.severity for finding in leaks] == ["problem"]

@@ -26,6 +26,7 @@ from pluri.run.symptoms_data import (
 from pluri.run.symptoms_training import diagnose_journal
 from pluri.sequences import expand, read_records, read_rows
 from pluri.tasks.formats import read_labelled
+from pluri.tasks.questions import holds_questions
 from pluri.tasks.task import Kind, Labelled
 from pluri.tokens.store import TokenStore
 from pluri.tokens.tokenizer import Tokenizer
@@ -174,6 +175,8 @@ def _kind(file: str) -> Kind | None:
         return "tag"
     if not plain.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet")):
         return None
+    if holds_questions(file):
+        return "answer"
     row, _ = next(read_rows(file))
     if "tokens" in row and "tags" in row:
         return "tag"

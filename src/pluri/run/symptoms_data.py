@@ -142,8 +142,8 @@ def diagnose_fit(name: str, texts: Sequence[str], tokenizer: Tokenizer, own: Fit
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A data file as the doctor reads it. texts: one a sequence. labels: those of each sequence; None if it has none.
-    where: "train.csv:31" of each sequence."""
+    """A data file as the doctor reads it. texts: one a sequence. labels: those of each sequence, none of
+    questions; None if nobody labelled it. where: "train.csv:31" of each sequence."""
 
     name: str
     texts: list[str]
@@ -156,7 +156,7 @@ def diagnose_file(file: DataFile) -> list[Finding]:
     copies = len(file.texts) - len(set(map(normal, file.texts)))
     words = f"sequences of {file.name} are copies of others in it"
     findings = [_share("duplicate documents", copies, len(file.texts), DUPLICATES, words, "keep one of each")]
-    if file.labels is not None:
+    if file.labels is not None and any(file.labels):
         findings.append(_balance(file.name, Counter(label for labels in file.labels for label in labels)))
     return findings
 

@@ -95,6 +95,17 @@ def read_questions(file: str, *, answers: bool = True) -> Questions:
     return found
 
 
+def holds_questions(file: str) -> bool:
+    """Whether a file has the keys of questions about documents; no more is looked at. DataError: it cannot be read."""
+    content = _whole(file)
+    if isinstance(content, dict) and (
+        isinstance(content.get("data"), list) or {"questions", "paragraphs"} <= set(content)
+    ):
+        return True
+    rows = [next(read_rows(file))[0]] if content is None else content if isinstance(content, list) else [content]
+    return any(isinstance(row, dict) and {"question", "context"} <= set(row) for row in rows[:1])
+
+
 def _placed(found: Questions, document: str, text: Any, start: Any, where: str) -> tuple[int, int] | None:
     """Where an answer stands, counted in `found`. None if that cannot be told."""
     if not isinstance(text, str):
