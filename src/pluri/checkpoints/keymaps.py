@@ -41,14 +41,14 @@ _CLASSIFIER: Table = {
     "heads.classify.pooler.dense": ("classifier.dense",),
     "heads.classify.out": ("classifier.out_proj",),
     "heads.tag.out": ("classifier",),
-    "heads.answer.out": ("qa_outputs",),
 }
+_ANSWER: Table = {"heads.answer.out": ("qa_outputs",)}
 _ROBERTA_HEADS: Table = _CLASSIFIER | {
     "heads.masked": ("lm_head",),
     "heads.masked.dense": ("lm_head.dense",),
     "heads.masked.norm": ("lm_head.layer_norm",),
 }
-_ROBERTA = _renamed(_BERT_BODY | _BERT_POOL, "bert.", "roberta.") | _ROBERTA_HEADS
+_ROBERTA = _renamed(_BERT_BODY | _BERT_POOL, "bert.", "roberta.") | _ROBERTA_HEADS | _ANSWER
 
 _ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.*"
 _DISTILBERT_LAYER = "distilbert.transformer.layer.*"
@@ -122,6 +122,7 @@ TABLES: dict[str, Table] = {
     },
     "electra": _renamed(_BERT_BODY, "bert.", "electra.")
     | _CLASSIFIER
+    | _ANSWER
     | {
         "body.embeddings.projection": ("electra.embeddings_project",),
         "heads.masked": ("generator_lm_head",),
