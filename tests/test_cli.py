@@ -125,6 +125,11 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
             1,
             "error: the package sklearn is not installed; pip install 'pluri[all]'\n",
         ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+            1,
+            "error: out of memory; make the model, its length or the batch smaller\n",
+        ),
         (ValueError("odd"), 1, "error: unexpected ValueError: odd; run it with PLURI_DEBUG=1 to see where\n"),
     ],
 )

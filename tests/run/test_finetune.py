@@ -216,3 +216,10 @@ def test_predictions_do_not_replace_their_input(classifier, tmp_path):
 def test_impossible_seeds(folder, tmp_path, seeds):
     with pytest.raises(UsageError, match="seeds"):
         configured(folder, tmp_path, seeds=seeds)
+
+
+def test_a_wrong_kind_of_setting_is_named_without_the_kinds_it_may_have(folder, tmp_path):
+    with pytest.raises(UsageError, match=r"^configuration: seeds: Input should be a valid integer"):
+        configured(folder, tmp_path, seeds="many")
+    with pytest.raises(UsageError, match=r"^configuration: class_weights: Input should be 'balanced'"):
+        configured(folder, tmp_path, class_weights="even")

@@ -199,12 +199,13 @@ def _check_output(config: FinetuneConfig) -> None:
     made_here = (output / "results.json").exists() and output.resolve() != config.model.resolve()
     if (output / "config.json").exists() and not made_here:
         do = "choose another output"
-        raise UsageError("holds a model that this fine-tuning would replace", where=str(output), do=do)
+        raise UsageError("holds a model that this fine-tuning would replace", where=str(config.output), do=do)
     try:
         with tempfile.TemporaryFile(dir=next(place for place in (output, *output.parents) if place.exists())):
             pass
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", where=str(output), do="choose another place") from None
+        do = "choose another place"
+        raise DataError(f"cannot be written: {error.strerror}", where=str(config.output), do=do) from None
 
 
 def _read(config: FinetuneConfig, file: str, *, learn: bool = False) -> _File:

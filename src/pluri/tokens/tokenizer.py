@@ -122,7 +122,8 @@ class Tokenizer:
             _write(folder / "tokenizer.json", self._definition)
             _write(folder / "tokenizer_config.json", self._config | config)
         except OSError as error:
-            raise DataError(f"cannot write the tokenizer: {error.strerror}", where=str(folder)) from None
+            do = "choose another folder"
+            raise DataError(f"cannot write the tokenizer: {error.strerror}", where=str(folder), do=do) from None
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
