@@ -11,8 +11,8 @@ from pluri.__main__ import main
 GUIDE = Path(__file__).parent.parent / "docs" / "guide.md"
 BLOCK = re.compile(r"^```(sh|python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LESS = {  # what the guide says: what the test does
-    "[:9000]": "[:90]",
-    "[-9000:]": "[-90:]",
+    "[:8000]": "[:90]",
+    "[-8000:]": "[-90:]",
     "[2000:]": "[100:]",
     "[:1000]": "[:60]",
     "[1000:1500]": "[60:80]",
