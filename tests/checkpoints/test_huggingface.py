@@ -67,6 +67,17 @@ def test_a_folder_gives_back_the_model(family: str, heads: dict[str, int], tmp_p
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("family", "reads"), [("bert", True), ("roberta", False), ("modern", True)])
+def test_the_tokenizer_gives_segments_to_models_that_have_them(
+    family: str, reads: bool, tmp_path: Path, tokenizer: Tokenizer
+):
+    model = tiny(family, {"masked": 61})
+    save_model(tmp_path / "model", model, tokenizer)
+    names = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())["model_input_names"]
+    assert ("token_type_ids" in names) == (model.config.token_types > 1) == reads
+    assert load_model(tmp_path / "model")[1].hash == tokenizer.hash
+
+
 def test_labels_and_problem(tmp_path: Path, tokenizer: Tokenizer):
     save_model(tmp_path / "a", tiny("bert", {"classify": 2}), tokenizer, labels=["no", "yes"])
     described = read_config(tmp_path / "a")

@@ -99,13 +99,13 @@ def load_latest(root: Path) -> Checkpoint | None:
             if meta["sha256"] != _sha256(folder / _STATE):
                 raise ValueError("its hash is not the one it was written with")
             return Checkpoint(meta["step"], load_file(folder / _STATE), meta, notes)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             notes.append(f"{folder}: damaged checkpoint ({error}); falling back to the one before")
     if notes:
         raise CheckpointError(
             f"all {len(notes)} checkpoints are damaged",
             where=str(root),
-            do="remove the folder to start from the beginning",
+            do="remove this folder of checkpoints to start from the beginning",
         )
     return None
 

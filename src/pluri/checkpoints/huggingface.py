@@ -83,7 +83,8 @@ def save_model(
         aside.mkdir(parents=True, exist_ok=True)
         (aside / CONFIG).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", "sha256": _digest(tensors)})
-        tokenizer.save(aside)
+        types = ["token_type_ids"] if model.config.token_types > 1 else []  # others cannot read a second segment
+        tokenizer.save(aside, model_input_names=["input_ids", *types, "attention_mask"])
         for file in aside.iterdir():
             sync(file)
         folder.mkdir(exist_ok=True)
