@@ -8,7 +8,7 @@ import torch
 from pluri.batches.packing import pack
 from pluri.errors import UsageError
 from pluri.models.heads import Model
-from pluri.tasks.fit import Split, Tuning, class_weights, fit, labelled_positions, predict, with_new_head
+from pluri.tasks.fit import Split, Tuning, class_weights, fit, labelled_positions, predict, row_length, with_new_head
 from pluri.tasks.task import Labelled, define_task
 
 QUICK = Tuning(min_steps=80, learning_rate=5e-3, batch_tokens=512, validations=4)
@@ -95,6 +95,15 @@ def test_defaults_follow_the_data_and_the_model(small, made, tokenizer):
     assert Tuning().training(few, small.config, "accuracy", 0).learning_rate == 1e-3
     assert Tuning().training(few, published, "accuracy", 0).learning_rate == pytest.approx(5e-5)
     assert Tuning(learning_rate=0.5).training(few, published, "accuracy", 0).learning_rate == 0.5
+
+
+def test_rows_are_as_long_as_the_data_need(made, tokenizer):
+    task = define_task("classify", made.classified(9))
+    texts = {words: [Labelled(("a " * words,), ("yes",), "t.csv:2")] for words in (3, 200)}
+    short, long = (Split.of(t, task, tokenizer, 512, False).encoded for t in texts.values())
+    assert [row_length(short, most) for most in (64, 512)] == [64, 128]
+    assert 200 <= long.longest == row_length(long, 512) < 512
+    assert row_length(long, 250) <= 250
 
 
 def test_a_copy_keeps_the_body_and_has_its_own_output(small, made):

@@ -95,6 +95,10 @@ class AnswerExamples:
     def mean_length(self) -> float:
         return float(self.sizes.sum()) / len(self)
 
+    @property
+    def longest(self) -> int:
+        return int(self.sizes.sum(1).max(initial=0))
+
     def __len__(self) -> int:
         return len(self.owner)
 

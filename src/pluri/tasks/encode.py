@@ -75,6 +75,10 @@ class TaskExamples:
     def mean_length(self) -> float:
         return len(self.input_ids) / len(self)
 
+    @property
+    def longest(self) -> int:
+        return int(np.diff(self.offsets).max(initial=0))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
-from pluri.batches.loader import Batches, Source
+from pluri.batches.loader import Batches
 from pluri.errors import UsageError
 from pluri.losses import answer_loss, classification_loss, tagging_loss
 from pluri.models.config import ModelConfig
@@ -38,6 +38,7 @@ _RATE_OF_MODERN = 1e-3
 # sentences 120 of 256 65.0%, 240 of 512 65.6% (one seed each, +-1).
 _STEPS_AN_EPOCH, _FEWEST_TOKENS, _MOST_TOKENS, _FEWEST_SEQUENCES = 100, 256, 2048, 8
 _PREDICTION_TOKENS = 8192
+_SHORTEST_ROW = 128
 THRESHOLD = "null_score_diff_threshold"
 
 
@@ -67,10 +68,11 @@ class Tuning(Answering):
     precision: Precision = "auto"
     truncate: bool = False
 
-    def batches(self, examples: Source, length: int, seed: int) -> Batches:
-        """Batches of the training data, in rows of `length`."""
+    def batches(self, examples: TaskExamples | AnswerExamples, most: int, seed: int) -> Batches:
+        """Batches of the training data, in rows of at most `most` positions."""
         share = round(len(examples) * examples.mean_length / _STEPS_AN_EPOCH)
         fitting = max(min(max(share, _FEWEST_TOKENS), _MOST_TOKENS), round(_FEWEST_SEQUENCES * examples.mean_length))
+        length = row_length(examples, most)
         return Batches(examples, batch_tokens=self.batch_tokens or fitting, length=length, seed=seed)
 
     def training(self, batches: Batches, model: ModelConfig, metric: str, seed: int) -> TrainingConfig:
@@ -218,9 +220,14 @@ def class_weights(task: Task, records: Sequence[Labelled], tuning: Tuning) -> Te
     return torch.tensor(weights, dtype=torch.float32, device=pick_device())
 
 
-def prediction_batches(examples: Source, length: int) -> Iterator[Batch]:
-    """Every example once, in order, in large packed batches."""
-    yield from Batches(examples, batch_tokens=_PREDICTION_TOKENS, length=length, seed=0).once()
+def row_length(examples: TaskExamples | AnswerExamples, most: int) -> int:
+    """Positions a row, at most `most`: no more than the examples need, since attention costs by the length of rows."""
+    return min(most, max(examples.longest, _SHORTEST_ROW))
+
+
+def prediction_batches(examples: TaskExamples | AnswerExamples, most: int) -> Iterator[Batch]:
+    """Every example once, in order, in large packed batches with rows of at most `most` positions."""
+    yield from Batches(examples, batch_tokens=_PREDICTION_TOKENS, length=row_length(examples, most), seed=0).once()
 
 
 @torch.inference_mode()
