@@ -109,3 +109,18 @@ def test_size_to_reach():
     assert size_to_reach(curve, 2.5) is None
     assert size_to_reach(curve, -1.0) == 10
     assert size_to_reach({10: 2.0, 1000: 0.0}, 1.0, better=-1) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("seeds", "basis"), [(2, "bootstrap"), (3, "seeds")])
+def test_the_interval_over_seeds_counts_from_three_on(seeds, basis):
+    values = [(0.62, 0.50), (0.60, 0.52), (0.66, 0.51)][:seeds]
+    spans = {"a": {"low": 0.60, "high": 0.64}, "b": {"low": 0.48, "high": 0.54}}
+    rows = [row("a", a, n, **spans["a"]) for n, (a, _) in enumerate(values)]
+    rows += [row("b", b, n, **spans["b"]) for n, (_, b) in enumerate(values)]
+    found = gap(comparisons(rows)[0], "a", "b")
+    differences = [a - b for a, b in values]
+    assert (found.basis, found.seeds) == (basis, seeds)
+    assert found.mean == pytest.approx(np.mean(differences))
+    t = stats.t.ppf(0.975, seeds - 1) * np.std(differences, ddof=1) / seeds**0.5
+    wanted = math.hypot(0.02, 0.03) if seeds == 2 else t
+    assert found.half == pytest.approx(wanted)
