@@ -114,9 +114,8 @@ def test_size_to_reach():
 @pytest.mark.parametrize(("seeds", "basis"), [(2, "bootstrap"), (3, "seeds")])
 def test_the_interval_over_seeds_counts_from_three_on(seeds, basis):
     values = [(0.62, 0.50), (0.60, 0.52), (0.66, 0.51)][:seeds]
-    spans = {"a": {"low": 0.60, "high": 0.64}, "b": {"low": 0.48, "high": 0.54}}
-    rows = [row("a", a, n, **spans["a"]) for n, (a, _) in enumerate(values)]
-    rows += [row("b", b, n, **spans["b"]) for n, (_, b) in enumerate(values)]
+    rows = [row("a", a, n, low=0.60, high=0.64) for n, (a, _) in enumerate(values)]
+    rows += [row("b", b, n, low=0.48, high=0.54) for n, (_, b) in enumerate(values)]
     found = gap(comparisons(rows)[0], "a", "b")
     differences = [a - b for a, b in values]
     assert (found.basis, found.seeds) == (basis, seeds)
