@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pluri.checkpoints.huggingface import save_model
-from pluri.errors import UsageError
+from pluri.errors import DataError, UsageError
 from pluri.inference.embedding_files import embed
 from pluri.inference.embeddings import embed_texts
 from pluri.models.config import preset
@@ -116,3 +116,12 @@ def test_a_failure_keeps_the_file_of_before(folder, tmp_path):
         embed(tmp_path / "texts.jsonl", folder, tmp_path / "v.npy")
     assert (tmp_path / "v.npy").read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(folder, texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("pluri.inference.embeddings._chunk", None)  # no work may be done
+    (tmp_path / "folder.npy").mkdir()
+    for output in (tmp_path / "folder.npy", texts / "v.npy"):
+        with pytest.raises(DataError, match="cannot be written"):
+            embed(texts, folder, output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.npy", "texts.jsonl"]

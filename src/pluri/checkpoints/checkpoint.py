@@ -1,6 +1,7 @@
 """Checkpoints that survive a crash: written aside, synced, renamed, and checked by hash when read."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -8,13 +9,13 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pluri.errors import CheckpointError
+from pluri.errors import CheckpointError, DataError
 
 _STATE, _META = "state.safetensors", "checkpoint.json"
 
@@ -51,6 +52,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file beside `path` that takes its name when all is written and synced, or vanishes.
+
+    What stood at `path` before is replaced only then. DataError: the disk is full or the place not writable.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():  # said before the work, not after it
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with aside.open("wb") as file:
+            yield file
+        sync(aside)
+        aside.replace(path)
+    except OSError as error:
+        do = "free some space or choose another place"
+        raise DataError(f"cannot be written: {error.strerror}", where=str(path), do=do) from None
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

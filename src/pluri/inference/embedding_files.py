@@ -1,8 +1,6 @@
 """Vectors of the records of files, written as .npy, .parquet or word2vec text."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pluri.checkpoints.checkpoint import atomic_file
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import UsageError
 from pluri.inference.embeddings import Embedded, Pooling, embed_texts
@@ -37,7 +36,8 @@ def embed(
         line, blanks in the record written as "_".
     The file appears when it is whole; what stood there stays until then.
     Returns {"records", "width", "truncated"}: truncated records were longer than `max_length`.
-    UsageError: another suffix, or pooling "token" to anything but .parquet. DataError: see read_records.
+    UsageError: another suffix, or pooling "token" to anything but .parquet. DataError: see
+        read_records, or the file cannot be written.
     """
     output = Path(output)
     if output.suffix not in _WRITERS:
@@ -57,26 +57,9 @@ def embed(
             done["records"] += len(chunk.texts)
             done["truncated"] += chunk.truncated
 
-    with _atomic(output) as file:
+    with atomic_file(output) as file:
         _WRITERS[output.suffix](file, counted(), tokenizer, pooling, done)
     return done
-
-
-@contextmanager
-def _atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` that takes its place when all is written, or goes away."""
-    if path.is_dir():
-        raise UsageError("is a folder", where=str(path), do="name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _npy(file: BinaryIO, chunks: Iterator[Embedded], _: Tokenizer, __: str, done: dict[str, int]) -> None:

@@ -1,12 +1,11 @@
 """Gathers runs and writes one HTML file: template, style, script, plotly.js and data, all inline."""
 
-import contextlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pluri.checkpoints.checkpoint import atomic_file
 from pluri.errors import DataError, UsageError
 from pluri.report.comparison import Comparison, comparisons
 from pluri.report.confusion import confusion_section
@@ -35,17 +34,8 @@ def write_report(runs: Sequence[str | Path], output: str | Path, *, title: str |
     folders = [read_run(path) for path in runs]
     page = _render(_content(folders, title))
     output = Path(output)
-    aside = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(page, encoding="utf-8")
-        os.replace(aside, output)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # it may never have been made; the first error is the one to tell
-            aside.unlink(missing_ok=True)
-        raise DataError(
-            f"cannot be written: {error}", where=str(output), do="free some space or choose another place"
-        ) from None
+    with atomic_file(output) as file:
+        file.write(page.encode())
     return output
 
 

@@ -1,15 +1,13 @@
 """What fine-tuned models say, on disk: lines of JSON for labels and tags, the files of SQuAD for answers."""
 
-import contextlib
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pluri.errors import DataError
+from pluri.checkpoints.checkpoint import atomic_file
 from pluri.tasks.fit import Predictions
 from pluri.tasks.task import Labelled, Task, questions
 
@@ -57,16 +55,8 @@ def write_answers(
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Through a temporary name, so that a crash leaves no half file. DataError if it cannot be written."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        aside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise DataError(f"cannot be written: {error.strerror}", where=str(path), do="choose another place") from None
+    with atomic_file(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
 
 
 def _object(entries: Iterable[tuple[str, Any]]) -> Iterator[str]:
