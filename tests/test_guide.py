@@ -27,7 +27,7 @@ LESS = {  # what the guide says: what the test does
     "paragraphs[300:600]": "paragraphs[30:60]",
     "paragraphs[:300]": "paragraphs[:30]",
     "-o rooms\n": "-o rooms --set epochs=1 --set min_steps=4 --set seeds=1\n",
-    '"labelled": 50, "seeds": [0, 1]': '"labelled": 20, "seeds": 1, "epochs": 1, "min_steps": 4',
+    '"labelled": [50, 200], "seeds": [0, 1]': '"labelled": [10, 20], "seeds": 1, "epochs": 1, "min_steps": 4',
 }
 
 

@@ -19,10 +19,11 @@ from pluri.inference.fill import fill_blanks
 from pluri.models.heads import Model
 from pluri.report.report import write_report
 from pluri.run.builtin import tagged_paragraphs
+from pluri.run.outputs import write_curves
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.tasks.baselines import windows
-from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run
-from pluri.tasks.fit import Split, Tuning, fit, predict, with_new_head
+from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run, fine_tuned
+from pluri.tasks.fit import Split, Tuning
 from pluri.tasks.task import Labelled, define_task, draw
 from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore
@@ -121,6 +122,7 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
         },
     }
     (output / "results.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_curves(output, comparisons.values())
     return write_report([output], output / "report.html", title="What did pretraining do?")
 
 
@@ -184,12 +186,8 @@ def few_labels(
         for method, start in starts.items():
             if method == COUNTS and size != sizes[0]:
                 continue  # one size shows what they are worth
-            tuned = with_new_head(start or model, task, seed, fresh=start is None)
-            trained = fit(tuned, task, drawn, checked, _TUNING, seed=seed)
-            said = predict(tuned, task, asked.encoded)
-            kept = tuned if method == PRETRAINED else None
-            outcome = task.outcome(test, said.values)
-            comparison.add(Run(method, seed, outcome, trained.best[task.metric], kept, said))
+            run = fine_tuned(method, start or model, task, drawn, checked, asked, seed, _TUNING, fresh=start is None)
+            comparison.add(run)
         if linear:
             outcome = task.outcome(test, windows(task, drawn.records, validation, test))
             comparison.add(Run(WINDOWS, seed, outcome))

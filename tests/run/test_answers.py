@@ -103,6 +103,13 @@ def test_a_run_leaves_a_model_folder_results_and_the_files_of_squad(answerer, fo
         assert all(text[answer["start"] : answer["end"]] == answer["text"] for answer in nbest[name])
     right = np.mean([answers[name] == answer["text"] for name, _, (answer,) in rows])
     assert right == pytest.approx(best["exact_match"])
+    mistakes = read(output / "mistakes.json")
+    assert (mistakes["questions"], mistakes["right"]) == (40, round(40 * right))
+    assert len(mistakes["mistakes"]) == 40 - mistakes["right"]
+    assert mistakes["mistakes"] == sorted(mistakes["mistakes"], key=lambda mistake: mistake["f1"])
+    for mistake in mistakes["mistakes"]:
+        assert mistake["context"][slice(*mistake["said"])] == answers[mistake["id"]]
+        assert [mistake["context"][slice(*span)] for span in mistake["true"]] == mistake["answers"]
     assert not (output / "submission.csv").exists()
     assert not list(output.glob(".*"))
 

@@ -138,6 +138,27 @@ def test_numbers(folder):
     assert found["pearson"] == pytest.approx(expected)
 
 
+def test_several_numbers_of_labels(folder, tmp_path):
+    options = {"labelled": [40, 10, 40], "seeds": 2, "min_steps": 6, "epochs": 0.1}
+    results = finetune(configured(folder, tmp_path / "out", **options), progress=False)
+    rows = [row for row in results.rows if row["metric"] == "accuracy"]
+    assert [row["labelled"] for row in rows] == [10] * (len(rows) // 2) + [40] * (len(rows) // 2)
+    curves = read_lines(tmp_path / "out" / "curves.jsonl")
+    runs = {(row["method"], row["labelled"], row["seed"]) for row in curves}
+    assert runs == {(m, n, s) for m in ("pretrained", "random start") for n in (10, 40) for s in (0, 1)}
+    assert {tuple(row)[:6] for row in curves} == {("method", "seed", "labelled", "step", "tokens", "loss")}
+    best: dict[int, float] = {}  # validation accuracy of each seed, with most labels
+    for row in curves:
+        if (row["method"], row["labelled"]) == ("pretrained", 40) and "accuracy" in row:
+            best[row["seed"]] = max(best.get(row["seed"], 0), row["accuracy"])
+    kept = max(best, key=lambda seed: best[seed])
+    (value,) = [
+        row["value"] for row in rows if (row["method"], row["labelled"], row["seed"]) == ("pretrained", 40, kept)
+    ]
+    assert evaluate(tmp_path / "out", str(folder / "test.csv"))["accuracy"] == pytest.approx(value)
+    assert sum(map(sum, results.confusion["matrix"])) == 30
+
+
 def test_leaks_and_a_missing_test_file_are_said(folder):
     train = (folder / "train.csv").read_text().splitlines()
     (folder / "leaky.csv").write_text("\n".join(train[:4]) + "\n")
@@ -155,11 +176,13 @@ def test_leaks_and_a_missing_test_file_are_said(folder):
     [
         ({"metric": "f1"}, UsageError, "has no metric 'f1'; choose one of accuracy, macro_f1"),
         ({"labelled": 81}, UsageError, "cannot draw 81 of 80"),
+        ({"labelled": [10, 81]}, UsageError, "cannot draw 81 of 80"),
         ({"seeds": []}, UsageError, "at least one seed"),
         ({"regression": True}, DataError, r"train\.csv:2: label '\w+' is not a number"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_written(folder, tmp_path, options, kind, message):
+def test_what_cannot_be_done_is_said_before_anything_is_trained(folder, tmp_path, monkeypatch, options, kind, message):
+    monkeypatch.setattr("pluri.tasks.compare.fit", lambda *_, **__: 1 / 0)
     with pytest.raises(kind, match=message):
         finetune(configured(folder, tmp_path / "out", **options), progress=False)
     assert not (tmp_path / "out").exists()
@@ -223,3 +246,9 @@ def test_a_wrong_kind_of_setting_is_named_without_the_kinds_it_may_have(folder, 
         configured(folder, tmp_path, seeds="many")
     with pytest.raises(UsageError, match=r"^configuration: class_weights: Input should be 'balanced'"):
         configured(folder, tmp_path, class_weights="even")
+
+
+@pytest.mark.parametrize("labelled", [0, [], [10, 0]])
+def test_impossible_numbers_of_labels(folder, tmp_path, labelled):
+    with pytest.raises(UsageError, match="labelled"):
+        configured(folder, tmp_path, labelled=labelled)

@@ -60,3 +60,23 @@ def test_without_scikit_learn_the_user_is_told(compared, monkeypatch):
     monkeypatch.setitem(sys.modules, "pluri.tasks.baselines", None)
     with pytest.raises(UsageError, match=r"need scikit-learn; pip install 'pluri\[baselines\]'"):
         compared()
+
+
+def test_each_fine_tuning_has_its_curve(compared):
+    pytest.importorskip("sklearn")
+    found = compared(labelled=40, seeds=(0, 1))
+    rows = found.curves()
+    assert {(row["method"], row["seed"]) for row in rows} == {
+        (m, s) for m in (PRETRAINED, RANDOM_START) for s in (0, 1)
+    }
+    assert {row["labelled"] for row in rows} == {40}
+    best = max(row["accuracy"] for row in rows if row["method"] == PRETRAINED and "accuracy" in row)
+    assert best == found.best.validation
+
+
+def test_a_smaller_comparison_lets_its_model_go(compared):
+    found = compared(seeds=range(2), baselines=False)
+    before = found.rows()
+    found.forget()
+    assert [run.model for run in found.runs] == [None, None]
+    assert found.rows() == before

@@ -2,7 +2,7 @@
 
 import html
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pluri.report.charts import Figure, Section
@@ -30,6 +30,7 @@ def confusion_section(confusion: Mapping[str, Any], glossary: dict[str, str]) ->
     top, merged = top_classes(names, counts)
     return {
         "figure": confusion_figure(top, merged, glossary),
+        "labels": top,
         "classes": len(names),
         "shown": len(top) if len(top) == len(names) else len(top) - 1,
         "drawn": len(top),
@@ -44,6 +45,7 @@ def confusion_section(confusion: Mapping[str, Any], glossary: dict[str, str]) ->
                 "answer_gloss": glossary.get(names[j], ""),
                 "times": f"{times:,.0f}",
                 "share": f"{100 * times / sum(counts[i]):.0f}%",
+                "cell": cell(names[i], names[j], top),
             }
             for times, i, j in mistakes
         ],
@@ -61,6 +63,13 @@ def top_classes(labels: list[str], matrix: list[list[float]]) -> tuple[list[str]
         names = [labels[i] for i in order[:CLASSES]] + [OTHER]
     merged = [[float(sum(matrix[i][j] for i in rows for j in columns)) for columns in groups] for rows in groups]
     return names, merged
+
+
+def cell(true: str, said: str, drawn: Sequence[str]) -> str:
+    """ "row-column" of the matrix as it is drawn, with its classes `drawn`; "" where a label has no place in it."""
+    rest = len(drawn) - 1 if drawn and drawn[-1] == OTHER else None
+    row, column = (drawn.index(label) if label in drawn else rest for label in (true, said))
+    return "" if row is None or column is None else f"{row}-{column}"
 
 
 def confusion_figure(labels: list[str], matrix: list[list[float]], glossary: dict[str, str]) -> Figure:

@@ -1,24 +1,28 @@
 """Gathers runs and writes one HTML file: template, style, script, plotly.js and data, all inline."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pluri.checkpoints.checkpoint import atomic_file
 from pluri.errors import DataError, UsageError
+from pluri.report.answers import answers_section
+from pluri.report.charts import Section
 from pluri.report.comparison import Comparison, comparisons
 from pluri.report.confusion import confusion_section
+from pluri.report.curves import curves_section
 from pluri.report.efficiency import comparison_sections, method_slots
 from pluri.report.fills import fill_section
 from pluri.report.ledger import ledger_section
 from pluri.report.loss import loss_section
+from pluri.report.mistakes import MOST, mistakes_section
 from pluri.report.reproduce import reproduce_section
 from pluri.report.story import pretraining_headline, steps, tiles
 from pluri.report.words import METHODS, Headline, headline
 from pluri.run.doctor import diagnose
 from pluri.run.findings import Finding, sort_findings
-from pluri.run.folder import Journal, RunFolder, read_run
+from pluri.run.folder import Journal, Results, RunFolder, read_run
 
 
 def write_report(runs: Sequence[str | Path], output: str | Path, *, title: str | None = None) -> Path:
@@ -55,8 +59,10 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
     unit = about.pop("unit", "examples")
     glossary = {label: text for found in results for label, text in found.glossary.items()}
     confusion = _first(found.confusion for found in results)
+    matrix = confusion_section(confusion, glossary)
     slots = method_slots(compared)
     drawn = [pair for pair in journals if pair[1].pretraining] or journals[: len(METHODS)]
+    broken = [line for folder in folders for line in folder.unreadable]
     content = {
         "title": title or ", ".join(folder.path.resolve().name for folder in folders),
         "headline": _headline(compared, drawn, unit),
@@ -69,14 +75,49 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
         "loss": loss_section(drawn),
         "fills": fills,
         "fills_judged": any(fill["answer"] is not None for fill in fills),
-        "confusion": confusion_section(confusion, glossary),
+        "confusion": matrix,
         "ledgers": [section for path, manifest in stores.items() if (section := ledger_section(path, manifest))],
         "findings": _findings(folders),
         "reproduce": reproduce_section(folders),
-        "unreadable": [line for folder in folders for line in folder.unreadable],
+        "curves": _beside(results, "curves.jsonl", lambda _, file: curves_section(file, slots, unit), broken),
+        **_mistakes(results, confusion, matrix["labels"] if matrix else [], broken),
+        "unreadable": broken,
     }
     content["figures"] = _figures(content)
     return content
+
+
+def _beside(
+    results: Sequence[Results], name: str, make: Callable[[Results, Path], Section | None], broken: list[str]
+) -> list[Section]:
+    """A section of each fine-tuning with a file of that name beside its results. What a broken one lacks is told."""
+    sections = []
+    for found in results:
+        file = found.path.parent / name
+        try:
+            section = make(found, file) if file.is_file() else None
+        except DataError as error:
+            broken.append(str(error))
+        else:
+            sections += [{"name": file.parent.resolve().name, **section}] if section else []
+    return sections
+
+
+def _mistakes(
+    results: Sequence[Results], confusion: Mapping[str, Any], labels: Sequence[str], broken: list[str]
+) -> dict[str, list[Section]]:
+    """labels: as they are drawn of `confusion`, by whose cells the mistakes of that run can be chosen."""
+    most = MOST // max(len(results), 1)
+    asked = [found for found in results if any(row.get("task") == "answer" for row in found.rows)]
+    others = [found for found in results if found not in asked]
+
+    def labelled(found: Results, file: Path) -> Section | None:
+        return mistakes_section(file, labels if found.confusion is confusion else (), most)
+
+    return {
+        "mistakes": _beside(others, "predictions.jsonl", labelled, broken),
+        "answers": _beside(asked, "mistakes.json", lambda _, file: answers_section(file, most), broken),
+    }
 
 
 def _rows(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
@@ -129,6 +170,7 @@ def _first(values: Any) -> Any:
 def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
     """Figures by the id of their place in the page."""
     figures = {f"efficiency-{i}": part["figure"] for i, part in enumerate(content["comparisons"])}
+    figures |= {f"curves-{i}": part["figure"] for i, part in enumerate(content["curves"])}
     for name in ("loss", "confusion"):
         figures[name] = content[name]["figure"] if content[name] else None
     return {name: figure for name, figure in figures.items() if figure is not None}

@@ -15,7 +15,8 @@ from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.config import Folder
 from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
-from pluri.run.outputs import prediction_lines, write_answers, write_lines
+from pluri.run.mistakes import write_mistakes
+from pluri.run.outputs import prediction_lines, write_answers, write_curves, write_lines
 from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.compare import Comparison, compare
@@ -25,8 +26,10 @@ from pluri.tasks.fit import predict as predict_units
 from pluri.tasks.formats import read_labelled
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.questions import read_questions
-from pluri.tasks.task import Kind, Labelled, Task, define_task, leaked
+from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked
 from pluri.tokens.tokenizer import Tokenizer
+
+Count = Annotated[int, Field(ge=1)]
 
 ANSWERING = "answering.toml"
 """The settings of answers, in a model folder."""
@@ -37,11 +40,14 @@ class FinetuneConfig(Tuning):
 
     task: "classify", a label (or, with `regression`, a number) a sequence; "tag", a label a token; "answer", a span of
         a document for a question.
-    model: the folder of a pretrained model. output: becomes a model folder, with results.json and predictions.jsonl;
-        of answers, with predictions.json, nbest_predictions.json, null_odds.json, and submission.csv for the course.
+    model: the folder of a pretrained model. output: becomes a model folder, with results.json, curves.jsonl (how each
+        fine-tuning went) and predictions.jsonl;
+        of answers, with predictions.json, nbest_predictions.json, null_odds.json, mistakes.json, and submission.csv for
+        the course.
     train, validation, test: labelled files; without a test file results are measured on the validation file, which also
         chose the model, and are too good: results.json says so.
-    labelled: use only so many training sequences, drawn anew by each seed. seeds: how many, or which.
+    labelled: use only so many training sequences, drawn anew by each seed. Of several counts each is tried; the model
+        that is kept is of the largest. seeds: how many, or which.
     metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression; f1 or exact_match for answers.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone.
@@ -53,7 +59,7 @@ class FinetuneConfig(Tuning):
     validation: str
     test: str | None = None
     output: Folder
-    labelled: int | None = Field(default=None, ge=1)
+    labelled: Count | Annotated[list[Count], Field(min_length=1)] | None = None
     seeds: int | list[Annotated[int, Field(ge=0, lt=2**63)]] = 3
     metric: str | None = None
     regression: bool = False
@@ -105,30 +111,38 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         scoring=config.scoring,
         threshold=config.null_score_diff_threshold,
     )
+    counts = _counts(config, train.records)
     model, tokenizer = load_model(config.model, heads={task.kind: task.num_outputs})
-    comparison = compare(
-        model,
-        tokenizer,
-        task,
-        train.records,
-        validation.records,
-        test.records,
-        labelled=config.labelled,
-        seeds=seeds,
-        tuning=config,
-        baselines=config.baselines,
-        say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
-    )
-    results = _results(config, comparison, train, validation, test)
+    comparisons: list[Comparison] = []
+    for count in counts:
+        if comparisons:
+            comparisons[-1].forget()
+        comparison = compare(
+            model,
+            tokenizer,
+            task,
+            train.records,
+            validation.records,
+            test.records,
+            labelled=count,
+            seeds=seeds,
+            tuning=config,
+            baselines=config.baselines,
+            say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
+        )
+        comparisons.append(comparison)
+    results = _results(config, comparisons, train, validation, test)
     # First what is small and took long: a disk that the model fills must not take it along.
     write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
-    best = comparison.best
+    write_curves(config.output, comparisons)
+    best = comparisons[-1].best
     assert best.model is not None
     assert best.predictions is not None
     _save(config, best.model, tokenizer, task, best.threshold)
-    if task.kind == "answer":
+    if isinstance(best.outcome, AnswerOutcome):
         null = best.threshold is not None
         write_answers(config.output, test.records, best.predictions, null=null, course=test.course)
+        write_mistakes(config.output, test.records, best.predictions, best.outcome)
     else:
         write_lines(config.output / "predictions.jsonl", prediction_lines(task, test.records, best.predictions))
     for note in results.notes:
@@ -208,6 +222,15 @@ def _check_output(config: FinetuneConfig) -> None:
         raise DataError(f"cannot be written: {error.strerror}", where=str(config.output), do=do) from None
 
 
+def _counts(config: FinetuneConfig, train: Sequence[Labelled]) -> list[int | None]:
+    """How many labelled sequences to train on, rising; None: all. UsageError if there are not so many."""
+    if config.labelled is None:
+        return [None]
+    counts = sorted({config.labelled} if isinstance(config.labelled, int) else set(config.labelled))
+    draw(train, counts[-1], 0)
+    return [*counts]
+
+
 def _read(config: FinetuneConfig, file: str, *, learn: bool = False) -> _File:
     """learn: leave out the questions that nothing can be learnt from."""
     if config.task != "answer":
@@ -256,7 +279,10 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     return _Tuned(model, tokenizer, task, answering)
 
 
-def _results(config: FinetuneConfig, comparison: Comparison, train: _File, validation: _File, test: _File) -> Results:
+def _results(
+    config: FinetuneConfig, comparisons: Sequence[Comparison], train: _File, validation: _File, test: _File
+) -> Results:
+    comparison = comparisons[-1]  # of the most labels, whose model is kept
     task, notes, leaks = comparison.task, [*train.notes, *validation.notes], {}
     if config.test is None:
         notes.append("results are measured on the validation data, which also chose the model: expect less on new data")
@@ -276,7 +302,7 @@ def _results(config: FinetuneConfig, comparison: Comparison, train: _File, valid
         notes += _notes_on_answers(config, comparison, outcome)
     others = [metric for metric in outcome.metrics if metric not in (task.metric, "micro_f1")]
     return Results(
-        rows=comparison.rows([task.metric, *others]),
+        rows=[row for one in comparisons for row in one.rows([task.metric, *others])],
         labels=list(task.labels),
         confusion=comparison.confusion(),
         measured_on="validation" if config.test is None else "test",

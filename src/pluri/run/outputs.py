@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pluri.checkpoints.checkpoint import atomic_file
+from pluri.tasks.compare import Comparison
 from pluri.tasks.fit import Predictions
 from pluri.tasks.task import Labelled, Task, questions
 
@@ -51,6 +52,14 @@ def write_answers(
     write_lines(folder / "null_odds.json", _object(zip(ids, nbest.odds.tolist(), strict=True)))
     if course:
         write_lines(folder / "submission.csv", map(_csv_line, [("ID", "Answer"), *zip(ids, texts, strict=True)]))
+
+
+def write_curves(folder: Path, comparisons: Iterable[Comparison]) -> None:
+    """curves.jsonl: how each fine-tuning went, {"method", "seed", "labelled", "step", "tokens", "loss"} a line, and
+    where it was validated the metric by its name. loss: the mean over the steps since the line before.
+    """
+    points = (point for comparison in comparisons for point in comparison.curves())
+    write_lines(folder / "curves.jsonl", (json.dumps(point, ensure_ascii=False) for point in points))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

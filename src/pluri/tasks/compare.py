@@ -9,6 +9,7 @@ from typing import Any
 
 from pluri.errors import UsageError
 from pluri.models.heads import Model
+from pluri.tasks.curves import curve
 from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Measured, Outcome
@@ -25,6 +26,7 @@ class Run:
     """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by.
 
     threshold: of answers, what validation made of the task's.
+    curve: of the fine-tuned ones, how training went, see `pluri.tasks.curves`.
     """
 
     method: str
@@ -34,6 +36,7 @@ class Run:
     model: Model | None = None
     predictions: Predictions | None = None
     threshold: float | None = None
+    curve: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,14 @@ class Comparison:
         """Adds a run; of the fine-tuned models only the best so far is kept."""
         if run.model is not None and any(other.model is not None for other in self.runs):
             if run.validation > self.best.validation:
-                self.runs[self.runs.index(self.best)] = replace(self.best, model=None)
+                self.forget()
             else:
                 run = replace(run, model=None)
         self.runs.append(run)
+
+    def forget(self) -> None:
+        """Lets the model go that is kept: a larger comparison keeps its own."""
+        self.runs[self.runs.index(self.best)] = replace(self.best, model=None)
 
     @property
     def best(self) -> Run:
@@ -80,6 +87,14 @@ class Comparison:
                     value = run.outcome.value(metric)
                     rows.append({**about, "seed": run.seed, "metric": metric, "value": value, **span})
         return rows
+
+    def curves(self) -> list[dict[str, Any]]:
+        """The curve of every fine-tuning: a row for each of its points, with its method, seed and labelled."""
+        return [
+            {"method": run.method, "seed": run.seed, "labelled": self.labelled, **point}
+            for run in self.runs
+            for point in run.curve
+        ]
 
     def confusion(self) -> dict[str, Any]:
         """{"labels", "matrix"} of the best pretrained run: row = true class, column = answer. Empty without classes."""
@@ -137,16 +152,34 @@ def _runs(
 ) -> Iterator[Run]:
     """Every method on one draw of the training data."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
-        tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START, dropout=tuning.dropout)
-        trained = fit(tuned, task, train, validation, tuning, seed=seed)
-        final = settled(task, trained.best)
-        said = predict(tuned, final, test.encoded)
-        outcome = task.outcome(test.records, said.values)
-        kept = tuned if method == PRETRAINED else None
-        yield Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold)
+        fresh = method == RANDOM_START
+        yield fine_tuned(method, model, task, train, validation, test, seed, tuning, fresh=fresh)
     if baselines and task.kind != "answer":
         for method, values in _baselines(model, task, train, validation, test):
             yield Run(method, seed, task.outcome(test.records, values))
+
+
+def fine_tuned(
+    method: str,
+    start: Model,
+    task: Task,
+    train: Split,
+    validation: Split,
+    test: Split,
+    seed: int,
+    tuning: Tuning,
+    *,
+    fresh: bool = False,
+) -> Run:
+    """Fine-tunes a copy of `start`, or with `fresh` the same model from a random start, and judges it on `test`."""
+    tuned = with_new_head(start, task, seed, fresh=fresh, dropout=tuning.dropout)
+    trained = fit(tuned, task, train, validation, tuning, seed=seed)
+    final = settled(task, trained.best)
+    said = predict(tuned, final, test.encoded)
+    outcome = task.outcome(test.records, said.values)
+    kept = tuned if method == PRETRAINED else None
+    points = curve(trained, task.metric)
+    return Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold, points)
 
 
 def _baselines(model: Model, task: Task, train: Split, validation: Split, test: Split) -> Iterator[tuple[str, Targets]]:
