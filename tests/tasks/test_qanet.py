@@ -108,7 +108,7 @@ def asked(count, seed):
 def test_it_learns_to_answer():
     records = asked(30, 0)
     task = define_task("answer", records, metric="exact_match")
-    tuning = Tuning(epochs=1, min_steps=40, batch_tokens=300, validations=2, learning_rate=1e-9)
+    tuning = Tuning(epochs=1, min_steps=25, batch_tokens=300, validations=2, learning_rate=1e-9)
     outcome, validation = answered_by_qanet(task, records, records, records, tuning, blocks=1, length=24, seed=0)
     assert validation == outcome.value("exact_match") > 0.9
     assert outcome.value("NoAns_exact") > 0.9

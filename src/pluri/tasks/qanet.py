@@ -2,8 +2,8 @@
 
 What is different from the paper's training (Yu et al. 2018, section 4.1.1):
 
-- The budget is that of the other models in the table, and so is the linear rise and fall of the learning rate; the
-  paper has 1,000 steps of warm-up and then a constant rate.
+- The budget is that of the other models in the table, and so is the share of it over which the learning rate rises,
+  linearly; the paper's rises over 1,000 steps, along an inverse exponential. Then it is constant in both.
 - The weights that validate best are kept; the paper takes a moving average, 0.9999.
 - Weight decay is decoupled (for L2), and Adam's epsilon 1e-8 (for 1e-7).
 - Long documents come in windows; the paper leaves those beyond 400 words out of training.
@@ -106,7 +106,7 @@ class _Published(Tuning):
     """The paper's optimizer (section 4.1.1), whatever was set for the pretrained model."""
 
     def training(self, batches: Batches, model: ModelConfig, metric: str, seed: int) -> TrainingConfig:
-        published = {"optimizer": "adamw", "learning_rate": 1e-3, "betas": (0.8, 0.999)}
+        published = {"optimizer": "adamw", "learning_rate": 1e-3, "schedule": "constant", "betas": (0.8, 0.999)}
         published |= {"weight_decay": 3e-7, "max_grad_norm": 5.0}
         return super().training(batches, model, metric, seed).model_copy(update=published)
 
