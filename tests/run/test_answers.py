@@ -231,3 +231,14 @@ def test_the_doctor_reads_questions_and_sees_leaks(folder, suffix):
     assert all(finding.severity == "ok" for finding in diagnose(files))
     leaks = [finding for finding in diagnose([files[0], files[0]]) if finding.name == "leak between files"]
     assert [finding.severity for finding in leaks] == ["problem"]
+
+
+def test_qanet_stands_in_the_table_where_it_is_asked_for(folder, tmp_path):
+    options = {"qanet": 1, "min_steps": 2, "epochs": 0.01, "validations": 1, "baselines": False, "seeds": 2}
+    results = finetune(configured(folder, tmp_path / "out", "-2", **options), progress=False)
+    rows = [row for row in read(tmp_path / "out" / "results.json")["rows"] if row["method"] == "QANet"]
+    assert len(rows) == len(results.rows) / 2
+    assert {(row["metric"], row["seed"]) for row in rows[:4]} == {(m, s) for m in ("f1", "exact_match") for s in (0, 1)}
+    assert any("QANet learnt its word vectors from the training data" in note for note in results.notes)
+    with pytest.raises(UsageError, match="qanet"):
+        configured(folder, tmp_path / "out", qanet=True)

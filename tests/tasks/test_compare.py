@@ -56,6 +56,11 @@ def test_the_given_model_stays_as_it_is(compared, small):
     assert all((value == before[name]).all() for name, value in small.state_dict().items())
 
 
+def test_qanet_is_for_questions(compared):
+    with pytest.raises(UsageError, match="QANet answers questions, the task is tag; leave it out"):
+        compared(qanet=1)
+
+
 def test_without_scikit_learn_the_user_is_told(compared, monkeypatch):
     monkeypatch.setitem(sys.modules, "pluri.tasks.baselines", None)
     with pytest.raises(UsageError, match=r"need scikit-learn; pip install 'pluri\[baselines\]'"):

@@ -19,6 +19,7 @@ METHODS = {
     "TF-IDF + logistic regression": "A classic: counts words or groups of characters, and weighs them.",
     "TF-IDF + ridge regression": "A classic: counts words or groups of characters, and weighs them.",
     "character windows + linear": "A classic: looks at the characters around each token, and weighs them.",
+    "QANet": "A network built for questions before there was pretraining; it learns from the labels alone.",
     "majority": "Always gives the most frequent answer. Anything useful must beat it.",
 }
 TASKS = {

@@ -51,6 +51,8 @@ class FinetuneConfig(Tuning):
     metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression; f1 or exact_match for answers.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone.
+    qanet: also answer by a QANet with so many blocks in its model encoder (published: 7), from a random start and with
+        as many passes over the training data as the others; 0 = leave it out.
     """
 
     task: Kind
@@ -64,6 +66,7 @@ class FinetuneConfig(Tuning):
     metric: str | None = None
     regression: bool = False
     baselines: bool = True
+    qanet: int = Field(default=0, ge=0, strict=True)
     text_column: str = "text"
     label_column: str = "label"
 
@@ -128,6 +131,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
             seeds=seeds,
             tuning=config,
             baselines=config.baselines,
+            qanet=config.qanet,
             say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
         )
         comparisons.append(comparison)
@@ -316,6 +320,8 @@ def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: A
     notes = [f"exact match and F1 compare {rules[outcome.scoring]}"]
     if config.baselines:
         notes.append("frozen features, TF-IDF and the majority predict labels, not spans: they are not in the table")
+    if config.qanet:
+        notes.append("QANet learnt its word vectors from the training data alone; as published it is given GloVe's")
     threshold = comparison.best.threshold
     if threshold is not None:
         chosen = "given" if config.null_score_diff_threshold is not None else "chosen on the validation data"

@@ -13,12 +13,14 @@ from pluri.tasks.curves import curve
 from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Measured, Outcome
+from pluri.tasks.qanet import answered_by_qanet
 from pluri.tasks.task import Labelled, Targets, Task, draw
 from pluri.tokens.tokenizer import Tokenizer
 
 PRETRAINED, RANDOM_START, FROZEN, MAJORITY = "pretrained", "random start", "frozen features", "majority"
 TFIDF, TFIDF_RIDGE = "TF-IDF + logistic regression", "TF-IDF + ridge regression"
 WINDOWS = "character windows + linear"
+QANET = "QANet"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +118,7 @@ def compare(
     seeds: Iterable[int] = (0,),
     tuning: Tuning | None = None,
     baselines: bool = True,
+    qanet: int = 0,
     name: str | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Comparison:
@@ -124,8 +127,11 @@ def compare(
     model: pretrained; it is copied, not changed. labelled: None uses all.
     baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
         TF-IDF and the majority predict labels, not spans.
+    qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
     name: of the task, in the rows. say: is told of each run when it is done.
     """
+    if qanet and task.kind != "answer":
+        raise UsageError(f"QANet answers questions, the task is {task.kind}", where="qanet", do="leave it out")
     tuning = tuning or Tuning()
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
     if baselines and task.kind != "answer":
@@ -139,7 +145,7 @@ def compare(
     for seed in seeds:
         drawn = Split.of(draw(train, labelled, seed), **make)
         result.truncated["training"] = drawn.encoded.truncated
-        for run in _runs(model, task, drawn, held_out, asked, seed, tuning, baselines):
+        for run in _runs(model, task, drawn, held_out, asked, seed, tuning, baselines, qanet):
             result.add(run)
             if say:
                 value = run.outcome.value(task.metric)
@@ -148,7 +154,15 @@ def compare(
 
 
 def _runs(
-    model: Model, task: Task, train: Split, validation: Split, test: Split, seed: int, tuning: Tuning, baselines: bool
+    model: Model,
+    task: Task,
+    train: Split,
+    validation: Split,
+    test: Split,
+    seed: int,
+    tuning: Tuning,
+    baselines: bool,
+    qanet: int,
 ) -> Iterator[Run]:
     """Every method on one draw of the training data."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
@@ -157,6 +171,9 @@ def _runs(
     if baselines and task.kind != "answer":
         for method, values in _baselines(model, task, train, validation, test):
             yield Run(method, seed, task.outcome(test.records, values))
+    if qanet:
+        records, length = (train.records, validation.records, test.records), model.config.max_length
+        yield Run(QANET, seed, *answered_by_qanet(task, *records, tuning, blocks=qanet, length=length, seed=seed))
 
 
 def fine_tuned(

@@ -18,7 +18,7 @@ from pluri.tokens.tokenizer import Tokenizer
 
 # Scripts that put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, and from the CJK radicals on
 # everything but Hangul (Unicode 16, Blocks.txt).
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\ua95f\ua980-\uabff\uf900-\ufaff\ufe30-\uffef\U00020000-\U0003ffff]"
 )
 
@@ -159,6 +159,6 @@ def _spaced(words: Sequence[str]) -> Iterator[str]:
     """
     before = ""
     for word in words:
-        apart = before and word and not _UNSPACED.match(before[-1]) and not _UNSPACED.match(word[0])
+        apart = before and word and not UNSPACED.match(before[-1]) and not UNSPACED.match(word[0])
         yield f" {word}" if apart else word
         before = word
