@@ -10,7 +10,7 @@ import torch
 from pluri.batches.example import IGNORE, Examples
 from pluri.batches.packing import pack
 from pluri.losses import answer_loss, span_logits
-from pluri.models.qanet import ContextQueryAttention, EncoderBlock, QANet, sinusoids, survivals
+from pluri.models.qanet import ContextQueryAttention, EncoderBlock, QANet, SpanHead, sinusoids, survivals
 from pluri.tokens.ragged import offsets_of
 
 WORDS, CLS, SEP = 40, 2, 3
@@ -122,6 +122,12 @@ def test_context_query_attention_against_loops():
                     b += by_row[i, j] * by_column[k, j] * document[n, k]
             c = document[n, i]
             torch.testing.assert_close(found[n, i], torch.cat([c, a, c * a, c * b]))
+
+
+def test_the_start_reads_passes_one_and_two_and_the_end_one_and_three():
+    head, states = SpanHead(4), torch.ones(12, requires_grad=True)
+    read = [torch.autograd.grad(logit, states, retain_graph=True)[0].view(3, 4).any(1) for logit in head(states)]
+    assert [passes.tolist() for passes in read] == [[True, True, False], [True, False, True]]
 
 
 def block(survival):
