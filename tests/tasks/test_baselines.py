@@ -80,3 +80,27 @@ def test_a_draw_of_one_class_only_is_no_failure(made):
     task = define_task("tag", train)
     single = [Labelled(("abc", "bcd"), ("LOW", "LOW"), "f:1")]
     assert set(simple.windows(task, single, validation, validation)) == {task.labels.index("LOW")}
+
+
+def test_tfidf_compares_the_texts_of_a_pair():
+    """Words that training never saw: only how alike the two texts are tells the class."""
+
+    def pairs(count, first):
+        chance = np.random.default_rng(first)
+        found = []
+        for i in range(count):
+            words = [f"w{first + word}" for word in chance.permutation(400)[:8]]
+            other = words[:4] if i % 2 else words[4:]
+            found.append(Labelled((" ".join(words[:4]), " ".join(other[::-1])), (str(i % 2),), "f:1"))
+        return found
+
+    train, validation, test = pairs(80, 0), pairs(30, 100), pairs(60, 200)
+    task = define_task("pair", train)
+    assert accuracy(task, test, simple.tfidf(task, train, validation, test)) > 0.9
+
+
+def test_frozen_features_of_pairs_are_of_each_text_and_of_their_likeness(made, small, tokenizer):
+    records = [Labelled(("ab cd", "ab cd"), ("1",), "f:1"), Labelled(("ab", "gh fe ab"), ("0",), "f:2")]
+    task = define_task("pair", records)
+    split = Split.of(records, task, tokenizer, 48, truncate=False)
+    assert np.isfinite(np.concatenate(list(simple._features(small, task, split)))).all()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -34,7 +35,7 @@ _SPACED = 0.05  # blanks a character, above which a text is taken to be written 
 def majority(task: Task, train: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:
     """The most frequent training class, or the mean training number, for every unit."""
     targets = task.targets(train)
-    units = sum(len(record.units) for record in test)
+    units = int(task.num_labels(test).sum())
     if task.regression:
         return np.full(units, targets.mean())
     return np.full(units, np.bincount(targets.astype(np.int64)).argmax())
@@ -44,9 +45,9 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
     """TF-IDF of words and word pairs, or of 1 to 4 characters, and logistic (or ridge) regression.
 
     The choice between the two, and of the regularization, is made on the validation data. Texts without spaces have no
-    words to try.
+    words to try. Of pairs, see `_weighed`.
     """
-    texts, held_out, asked = ([record.units[0] for record in records] for records in (train, validation, test))
+    texts = [text for record in train for text in record.units]
     targets = task.targets(train)
     choices: list[dict[str, Any]] = [{"analyzer": "char", "ngram_range": (1, 4)}]
     joined = "".join(texts)
@@ -54,14 +55,25 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
         choices.append({"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b|[^\w\s]"})
     fitted: list[tuple[float, Any, TfidfVectorizer]] = []
     for choice in choices:
-        vectorizer = TfidfVectorizer(sublinear_tf=True, **choice)
-        known = vectorizer.fit_transform(texts)
-        seen = vectorizer.transform(held_out)
+        vectorizer = TfidfVectorizer(sublinear_tf=True, **choice).fit(texts)
+        known, seen = _weighed(vectorizer, train), _weighed(vectorizer, validation)
         for strength in (1.0, 10.0, 100.0):
             model = _fitted(_regression(task, strength), known, targets)
             fitted.append((_score(task, validation, model.predict(seen)), model, vectorizer))
     _, model, vectorizer = max(fitted, key=lambda choice: choice[0])
-    return model.predict(vectorizer.transform(asked))
+    return model.predict(_weighed(vectorizer, test))
+
+
+def _weighed(vectorizer: TfidfVectorizer, records: Sequence[Labelled]) -> csr_matrix:
+    """The TF-IDF vector of each text; of pairs those of both, a and b, and |a - b|, a * b and the sum of a * b.
+
+    The vectors have length 1, so that the sum is their cosine: what alone tells how alike two texts are.
+    """
+    first, *others = (vectorizer.transform(side) for side in zip(*(record.units for record in records), strict=True))
+    if not others:
+        return first
+    product = first.multiply(others[0])
+    return hstack([first, *others, abs(first - others[0]), product, product.sum(1)], format="csr")
 
 
 def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:

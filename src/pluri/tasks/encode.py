@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pluri.batches.example import IGNORE, Examples
 from pluri.errors import DataError, UsageError
+from pluri.tasks.pair import encode_pairs
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.ragged import offsets_of, slices
 from pluri.tokens.tokenizer import Tokenizer
@@ -28,8 +29,12 @@ class TaskExamples:
 
     length: the longest example, special tokens included. A tagged sentence beyond it becomes several examples, cut
         between words, so that every token gets its label; each window sees only itself.
-    truncate: cut longer texts at the end, and count them in `truncated`. False makes them a DataError.
+    truncate: cut longer texts at the end, of a pair the longer one first, and count them in `truncated`. False makes
+        them a DataError.
+    token_types: segments that the model tells apart; of pairs.
     targets: the class or the number of each unit, (U,); None where nothing is known: all are 0 then.
+
+    pair_sizes: int64 (n, 5), the tokens in each part of a pair (see `EncodedPairs`); None of other tasks.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class TaskExamples:
         *,
         length: int,
         truncate: bool = False,
+        token_types: int = 2,
         targets: NDArray | None = None,
     ) -> None:
         before = np.array([i for i in (tokenizer.cls_id,) if i is not None], np.int32)
@@ -47,19 +53,25 @@ class TaskExamples:
         room = length - len(before) - len(after)
         if room < 1:
             raise UsageError(f"no token fits into a model of length {length}", where="max_length")
-        self.truncated = 0
+        self.truncated, self.token_type_ids, self.pair_sizes = 0, None, None
+        labelled = None
         if task.kind == "tag":
             if tokenizer.kmer:
                 raise UsageError("overlapping k-mers are not one to a token", do="tag with a char tokenizer")
             pieces, labelled = _words(records, tokenizer, room)
+        elif task.kind == "pair":
+            pairs = encode_pairs(records, tokenizer, length, truncate=truncate)
+            pieces, self.truncated, self.pair_sizes = pairs.pieces, pairs.truncated, pairs.sizes
+            before, after = before[:0], after[:0]  # a pair comes with its own special tokens
+            if token_types > 1:
+                self.token_type_ids = np.minimum(pairs.types, token_types - 1)
         else:
             pieces, self.truncated = _texts(records, tokenizer, room, truncate)
-            labelled = None
         lengths = np.array([len(p) for p in pieces], np.int64)
         self.offsets = offsets_of(lengths + len(before) + len(after))
         parts = [part for piece in pieces for part in (before, piece, after)]
         self.input_ids = np.concatenate(parts, dtype=np.int32)
-        units = sum(len(record.units) for record in records)
+        units = int(task.num_labels(records).sum())
         wanted = np.zeros(units) if targets is None else targets
         self.labels, self.sequence_labels = None, None
         if labelled is not None:
@@ -97,6 +109,7 @@ class TaskExamples:
             self.input_ids[flat],
             offsets_of(lengths),
             labels=None if self.labels is None else self.labels[flat],
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[flat],
             sequence_labels=None if self.sequence_labels is None else self.sequence_labels[index],
         )
 
