@@ -99,8 +99,17 @@ def test_tfidf_compares_the_texts_of_a_pair():
     assert accuracy(task, test, simple.tfidf(task, train, validation, test)) > 0.9
 
 
-def test_frozen_features_of_pairs_are_of_each_text_and_of_their_likeness(made, small, tokenizer):
-    records = [Labelled(("ab cd", "ab cd"), ("1",), "f:1"), Labelled(("ab", "gh fe ab"), ("0",), "f:2")]
-    task = define_task("pair", records)
-    split = Split.of(records, task, tokenizer, 48, truncate=False)
-    assert np.isfinite(np.concatenate(list(simple._features(small, task, split)))).all()
+def test_frozen_features_compare_the_texts_of_a_pair_each_read_alone(made, small, tokenizer, monkeypatch):
+    texts = [record.units[0] for record in made.classified(12)]
+    records = [Labelled((a, b), (str(len(a) % 2),), "f:1") for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    singles = [Labelled((text,), ("0",), "f:1") for text in texts]
+
+    def features(task, records):
+        split = Split.of(records, task, tokenizer, 48, truncate=False)
+        return np.concatenate(list(simple._features(small, task, split)))
+
+    alone = features(define_task("classify", [*singles, Labelled(("a",), ("1",), "f:1")]), singles)
+    u, v = alone[::2], alone[1::2]
+    monkeypatch.setattr("pluri.tasks.fit._PREDICTION_TOKENS", 60)  # batches that part a pair
+    found = features(define_task("pair", records), records)
+    np.testing.assert_allclose(found, np.concatenate([u, v, abs(u - v), u * v], 1), atol=1e-5)

@@ -132,7 +132,9 @@ def _delimited_rows(file: str) -> Iterator[tuple[dict[str, Any], str]]:
                 yield dict(zip(header, row, strict=True)), where
             where = f"{file}:{reader.line_num + 1}"
     except csv.Error as error:
-        raise DataError(f"not valid {'TSV' if tabs else 'CSV'}: {error}", where=where, do="mend the quotes") from None
+        raise DataError(
+            f"not valid {'TSV' if tabs else 'CSV'}: {error}", where=where, do="mend the quotes or line ends"
+        ) from None
 
 
 def _header(row: list[str], where: str, *, tabs: bool) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from pluri.batches.batch import Batch
 from pluri.models.heads import Model
 from pluri.runtime import pick_device
+from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Split, labelled_positions, prediction_batches
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tasks.windows import TokenWindows
@@ -95,7 +96,8 @@ def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled
 def frozen(task: Task, model: Model, train: Split, validation: Split, test: Split) -> Targets:
     """The pretrained body as it is, and logistic (or ridge) regression on its last hidden states.
 
-    A sequence is the mean over its tokens. Of a training set beyond 20,000 tokens, evenly spaced ones are used.
+    A sequence is the mean over its tokens; for a pair see `_compared`. Of a training set beyond 20,000 tokens, evenly
+    spaced ones are used.
     """
     targets = task.targets(train.records)
     known = np.concatenate(list(_features(model, task, train)))  # (U, D)
@@ -121,8 +123,26 @@ def _features(model: Model, task: Task, split: Split) -> Iterable[NDArray[np.flo
     device = pick_device()
     model.to(device).eval()
     pick: Callable[[Tensor, Batch], Tensor] = _of_tokens if task.kind == "tag" else _means
-    for batch in prediction_batches(split.encoded, model.config.max_length):
-        yield pick(model.hidden(batch.to(device)).flatten(0, 1).float().cpu(), batch).numpy()
+    pairs = task.kind == "pair" and isinstance(split.encoded, TaskExamples)
+    batches = prediction_batches(split.encoded.alone() if pairs else split.encoded, model.config.max_length)
+    states = (pick(model.hidden(b.to(device)).flatten(0, 1).float().cpu(), b).numpy() for b in batches)
+    yield from _compared(states) if pairs else states
+
+
+def _compared(states: Iterable[NDArray[np.float32]]) -> Iterable[NDArray[np.float32]]:
+    """Of the means u, v of a pair, each sequence read alone: u, v, |u - v|, u * v (Conneau et al. 2017, section 3.1).
+
+    states: blocks of such means, the sequences of a pair one after the other: (any number, D). Yields (pairs, 4D).
+    1,000 labels with MiniLM, STS-B and SICK: Pearson 0.79, accuracy 0.80; the mean over both, read together, gave 0.39
+    and 0.73.
+    """
+    left = None
+    for block in states:
+        rows = block if left is None else np.concatenate([left, block])
+        whole = len(rows) // 2 * 2
+        left, u, v = rows[whole:], rows[0:whole:2], rows[1:whole:2]
+        if whole:
+            yield np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
 
 
 def _of_tokens(hidden: Tensor, batch: Batch) -> Tensor:

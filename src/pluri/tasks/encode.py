@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pluri.batches.example import IGNORE, Examples
 from pluri.errors import DataError, UsageError
-from pluri.tasks.pair import encode_pairs
+from pluri.tasks.pair import FIRST, SECOND, encode_pairs
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.ragged import offsets_of, slices
 from pluri.tokens.tokenizer import Tokenizer
@@ -98,6 +98,17 @@ class TaskExamples:
         """The same sequences with other numbers to predict, (n,)."""
         other = copy.copy(self)
         other.sequence_labels = numbers.astype(np.float32)
+        return other
+
+    def alone(self) -> "TaskExamples":
+        """The sequences of n pairs, each by itself, without labels: [CLS] first [SEP], [CLS] second [SEP], ... (2n)."""
+        assert self.pair_sizes is not None
+        other, sizes = copy.copy(self), self.pair_sizes.reshape(-1)  # (5n,)
+        starts = offsets_of(sizes)[:-1]
+        parts = (5 * np.arange(len(self))[:, None] + (0, FIRST, 4, 0, SECOND, 4)).reshape(-1)
+        other.input_ids = self.input_ids[slices(starts[parts], sizes[parts])]
+        other.offsets = offsets_of(sizes[parts].reshape(-1, 3).sum(1))
+        other.token_type_ids = other.sequence_labels = other.pair_sizes = None
         return other
 
     def examples(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
