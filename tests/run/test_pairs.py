@@ -1,6 +1,7 @@
 """Two sequences to a class or a number, from files to predictions."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_the_folder_knows_that_it_reads_pairs(tuned, folder, tmp_path):
             assert found[metric] == pytest.approx(value(results, metric))
     renamed = (folder / "test.csv").read_text().replace("sentence1,sentence2", "a,b").replace("label,", "gold,")
     (tmp_path / "other.csv").write_text(renamed)
-    columns = {"pair_columns": ("a", "b")}
+    columns: Any = {"pair_columns": ("a", "b")}
     assert evaluate(output, str(tmp_path / "other.csv"), label_column="gold", **columns) == found
     assert predict(output, str(tmp_path / "other.csv"), tmp_path / "said.jsonl", **columns) == 100
     known = read_lines(output / "predictions.jsonl")
@@ -127,7 +128,7 @@ def test_it_learns_what_neither_sequence_tells_alone(folder):
 
 
 def test_numbers(folder):
-    names = {"pair_columns": ("premise", "hypothesis"), "label_column": "score"}
+    names: Any = {"pair_columns": ("premise", "hypothesis"), "label_column": "score"}
     output, options = folder / "numbers", {"model": folder / "roberta", "regression": True, **names}
     results = finetune(configured(folder, output, "tsv", **options), progress=False)
     assert {row["metric"] for row in results.rows} == {"pearson", "spearman"}

@@ -251,7 +251,7 @@ class _Tuned:
 def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     """UsageError if the model was not fine-tuned."""
     described = read_config(folder)
-    kind = described.task or next((head for head in _HEADS if head in described.heads), None)
+    kind: Kind | None = described.task or next((head for head in _HEADS if head in described.heads), None)
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
     if settings and kind != "answer":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, hstack
+from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -65,8 +65,8 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
     return model.predict(_weighed(vectorizer, test))
 
 
-def _weighed(vectorizer: TfidfVectorizer, records: Sequence[Labelled]) -> csr_matrix:
-    """The TF-IDF vector of each text; of pairs those of both, a and b, and |a - b|, a * b and the sum of a * b.
+def _weighed(vectorizer: TfidfVectorizer, records: Sequence[Labelled]) -> Any:
+    """The TF-IDF vector of each text, sparse (N, features); of pairs both, a and b, and |a - b|, a * b and its sum.
 
     The vectors have length 1, so that the sum is their cosine: what alone tells how alike two texts are.
     """
@@ -123,10 +123,13 @@ def _features(model: Model, task: Task, split: Split) -> Iterable[NDArray[np.flo
     device = pick_device()
     model.to(device).eval()
     pick: Callable[[Tensor, Batch], Tensor] = _of_tokens if task.kind == "tag" else _means
-    pairs = task.kind == "pair" and isinstance(split.encoded, TaskExamples)
-    batches = prediction_batches(split.encoded.alone() if pairs else split.encoded, model.config.max_length)
+    examples = split.encoded
+    if task.kind == "pair":
+        assert isinstance(examples, TaskExamples)
+        examples = examples.alone()
+    batches = prediction_batches(examples, model.config.max_length)
     states = (pick(model.hidden(b.to(device)).flatten(0, 1).float().cpu(), b).numpy() for b in batches)
-    yield from _compared(states) if pairs else states
+    yield from _compared(states) if task.kind == "pair" else states
 
 
 def _compared(states: Iterable[NDArray[np.float32]]) -> Iterable[NDArray[np.float32]]:
