@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from pluri.__main__ import main
+from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.exchange import convert_model
 from pluri.checkpoints.huggingface import save_model
-from pluri.errors import DataError, UsageError
+from pluri.errors import CheckpointError, DataError, UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.run.doctor import diagnose
@@ -105,13 +107,24 @@ def test_the_folder_knows_that_it_reads_pairs(tuned, folder, tmp_path):
             assert found[metric] == pytest.approx(value(results, metric))
     renamed = (folder / "test.csv").read_text().replace("sentence1,sentence2", "a,b").replace("label,", "gold,")
     (tmp_path / "other.csv").write_text(renamed)
-    columns: Any = {"pair_columns": ("a", "b")}
-    assert evaluate(output, str(tmp_path / "other.csv"), label_column="gold", **columns) == found
-    assert predict(output, str(tmp_path / "other.csv"), tmp_path / "said.jsonl", **columns) == 100
+    other = str(tmp_path / "other.csv")
+    assert evaluate(output, other, label_column="gold", pair_columns=("a", "b")) == found
+    files = ["--model", str(output), "--input", other, "--output", str(tmp_path / "said.jsonl")]
+    assert main(["predict", *files, "--pair-columns", "a", "b"]) == 0
     known = read_lines(output / "predictions.jsonl")
     assert read_lines(tmp_path / "said.jsonl") == [{k: v for k, v in line.items() if k != "gold"} for line in known]
     with pytest.raises(DataError, match=r"test\.tsv:2: no column 'sentence1' among premise, hypothesis, score;"):
         predict(output, str(folder / "test.tsv"), tmp_path / "none.jsonl")
+
+
+def test_the_task_is_believed_only_beside_its_head(tuned, tmp_path):
+    told = json.loads((tuned[0] / "config.json").read_text())
+    for change, task in (({}, "pair"), ({"architectures": ["BertForTokenClassification"]}, None)):
+        (tmp_path / "config.json").write_text(json.dumps(told | change))
+        assert read_config(tmp_path).task == task
+    (tmp_path / "config.json").write_text(json.dumps(told | {"pluri_task": "triple"}))
+    with pytest.raises(CheckpointError, match="pluri_task 'triple' is not supported"):
+        read_config(tmp_path)
 
 
 def test_a_next_sentence_head_is_no_fine_tuning(folder):
