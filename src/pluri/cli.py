@@ -25,6 +25,7 @@ Model = Annotated[Path, Parameter(help="Model folder, or a name on the Hugging F
 OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
 Output = Annotated[Path, Parameter(["--output", "-o"], help="File to write; for answers a folder.")]
 Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
+PairColumns = Annotated[tuple[str, str], Parameter(help="Where a table keeps the two sequences of a pair.")]
 Paths = Annotated[list[Path], Parameter(help="Run folders; for the doctor also stores and files.", negative="")]
 TextColumn = Annotated[str, Parameter(help="Where a table keeps the text.")]
 Truncate = Annotated[bool, Parameter(negative="", help="Cut what is longer than the model reads.")]
@@ -166,7 +167,7 @@ def finetune(
 
     Args:
         config: a TOML file with the same settings and more; what is given here wins.
-        task: classify, tag (a label a token), or answer (a question by a span of a document).
+        task: classify, pair (a label two sequences), tag (a label a token), or answer (a question by part of a text).
         model: folder of the pretrained model, or its name on the Hugging Face hub.
         train: labelled file.
         validation: labelled file that chooses the best moment.
@@ -187,6 +188,7 @@ def evaluate(
     model: Model,
     data: str,
     text_column: TextColumn = "text",
+    pair_columns: PairColumns = ("sentence1", "sentence2"),
     label_column: str = "label",
     truncate: Truncate = False,
     override: Override = None,
@@ -202,12 +204,13 @@ def evaluate(
         data: labelled file.
         label_column: where a table keeps the label.
     """
-    columns = {"text_column": text_column, "label_column": label_column}
+    columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns, "label_column": label_column}
     found = pluri.evaluate(model, data, **columns, truncate=truncate, settings=override or ())
     metrics = [name.removesuffix("_low") for name in found if name.endswith("_low")]
     lines = [f"{m:12}{found[m]:.4f}  ({found[f'{m}_low']:.4f} to {found[f'{m}_high']:.4f})" for m in metrics]
+    positive = f", positive_f1 is of {found['positive']!r}" if "positive" in found else ""
     scoring = f", compared by {found['scoring']}" if "scoring" in found else ""
-    return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences{scoring}"]), as_json)
+    return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences{scoring}{positive}"]), as_json)
 
 
 @app.command
@@ -217,6 +220,7 @@ def predict(
     input: str,
     output: Output,
     text_column: TextColumn = "text",
+    pair_columns: PairColumns = ("sentence1", "sentence2"),
     truncate: Truncate = False,
     override: Override = None,
     as_json: Json = False,
@@ -230,7 +234,8 @@ def predict(
     Args:
         input: file in the format of the training file; labels are not needed, and not read.
     """
-    count = pluri.predict(model, input, output, text_column=text_column, truncate=truncate, settings=override or ())
+    columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns}
+    count = pluri.predict(model, input, output, **columns, truncate=truncate, settings=override or ())
     return Answer({"output": output, "count": count}, f"{count:,} predictions: {output}", as_json)
 
 

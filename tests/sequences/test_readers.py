@@ -179,6 +179,8 @@ BROKEN = [
     ("t.csv", b"text,label\na,b,c\n", ":2", "3 fields.*2"),
     ("t.csv", b'text,label\nx,y\n"open,b\n', ":3", "not valid CSV"),
     ("t.csv", b"text,text\na,b\n", ":1", "named twice"),
+    ("t.tsv", b"text\tn\na\rb\t1\n", ":2", "mend the quotes or line ends"),
+    ("t.csv", b"text\tlabel\na, b\t1\n", ":1", "separated by tabs; name the file .tsv"),
     ("t.csv", b"a,b\n1,2\n", ":2", "no column 'text'.*'a', 'b'"),
     ("t.parquet", b"PAR1 nonsense", "", "not valid Parquet"),
     ("t.fa", b"ACGT\n", ":1", "no '>' header"),

@@ -80,3 +80,37 @@ def test_a_draw_of_one_class_only_is_no_failure(made):
     task = define_task("tag", train)
     single = [Labelled(("abc", "bcd"), ("LOW", "LOW"), "f:1")]
     assert set(simple.windows(task, single, validation, validation)) == {task.labels.index("LOW")}
+
+
+def test_tfidf_compares_the_texts_of_a_pair():
+    """Words that training never saw: only how alike the two texts are tells the class."""
+
+    def pairs(count, first):
+        chance = np.random.default_rng(first)
+        found = []
+        for i in range(count):
+            words = [f"w{first + word}" for word in chance.permutation(400)[:8]]
+            other = words[:4] if i % 2 else words[4:]
+            found.append(Labelled((" ".join(words[:4]), " ".join(other[::-1])), (str(i % 2),), "f:1"))
+        return found
+
+    train, validation, test = pairs(80, 0), pairs(30, 100), pairs(60, 200)
+    task = define_task("pair", train)
+    assert accuracy(task, test, simple.tfidf(task, train, validation, test)) > 0.9
+
+
+def test_frozen_features_compare_the_texts_of_a_pair_each_read_alone(made, small, tokenizer):
+    texts = [record.units[0] for record in made.classified(12)]
+    records = [Labelled((a, b), (str(len(a) % 2),), "f:1") for a, b in zip(texts[::2], texts[1::2], strict=True)]
+    singles = [Labelled((text,), ("0",), "f:1") for text in texts]
+
+    def features(task, records):
+        split = Split.of(records, task, tokenizer, 48, truncate=False)
+        return np.concatenate(list(simple._features(small, task, split)))
+
+    alone = features(define_task("classify", [*singles, Labelled(("a",), ("1",), "f:1")]), singles)
+    u, v = alone[::2], alone[1::2]
+    expected = np.concatenate([u, v, abs(u - v), u * v], 1)
+    np.testing.assert_allclose(features(define_task("pair", records), records), expected, atol=1e-5)
+    parted = np.split(alone, [1, 4, 5])  # batches may end within a pair
+    np.testing.assert_array_equal(np.concatenate(list(simple._compared(parted))), expected)

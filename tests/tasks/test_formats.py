@@ -34,6 +34,31 @@ def test_other_columns_by_name(tmp_path):
     assert (record.units, record.labels) == (("nice",), ("5",))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'sentence2,label,sentence1\nb,1,"a, a"\n'),
+        ("a.tsv", "sentence1\tsentence2\tlabel\na, a\tb\t1\n"),
+        ("a.jsonl", '{"sentence1": "a, a", "sentence2": "b", "label": 1}\n'),
+    ],
+)
+def test_pairs(tmp_path, name, text):
+    file = written(tmp_path, name, text)
+    (record,) = read_labelled(file, "pair")
+    assert (record.units, record.labels) == (("a, a", "b"), ("1",))
+    (asked,) = read_labelled(file, "pair", labels=False, pair_columns=("sentence2", "sentence1"))
+    assert (asked.units, asked.labels) == (("b", "a, a"), ())
+
+
+def test_pairs_of_published_tables(tmp_path):
+    """As the paraphrases of MRPC stand: a byte-order mark, CRLF, and quotes that are ordinary characters."""
+    lines = ["\ufeffQuality\t#1 String\t#2 String", '1\t"We are\tWe "are', '0\tOne"\t"Two"']
+    path = tmp_path / "a.tsv"
+    path.write_text("\r\n".join(lines), encoding="utf-8", newline="")
+    records = read_labelled(str(path), "pair", pair_columns=("#1 String", "#2 String"), label_column="Quality")
+    assert [record.units for record in records] == [('"We are', 'We "are'), ('One"', '"Two"')]
+
+
 CONLL = "EU NNP B-ORG\nrejects VBZ O\n\n\n# NN O\n"
 CONLLU = (
     "# text = vámonos\n1-2\tvámonos\t_\t_\t_\t_\t_\t_\t_\t_\n1\tvamos\tir\tVERB\t_\t_\t0\troot\t_\t_\n"
@@ -74,6 +99,9 @@ def test_json_lines_of_tokens_and_tags(tmp_path):
         ("a.csv", "classify", "text,label\n ,1\n", r"a\.csv:2: column 'text' is empty;"),
         ("a.csv", "classify", "text,label\n", r"a\.csv: .*no rows"),
         ("a.csv", "classify", "", r"a\.csv: .*empty"),
+        ("a.csv", "pair", "sentence1,label\na,b\n", r"a\.csv:2: no column 'sentence2' among sentence1, label;"),
+        ("a.csv", "pair", "sentence1,sentence2,label\na,b,1\na, ,0\n", r"a\.csv:3: column 'sentence2' is empty;"),
+        ("a.csv", "pair", "sentence1,sentence2,label\na,b,\n", r"a\.csv:2: column 'label' is empty;"),
         ("a.conll", "tag", "EU B\nrejects\n", r"a\.conll:2: 1 columns where 2 are expected;"),
         ("a.conll", "tag", "EU B\nrejects X O\n", r"a\.conll:2: 3 columns where 2 are expected;"),
         ("a.conll", "tag", "EU\n", r"a\.conll:1: a token without a tag;"),

@@ -39,6 +39,16 @@ def test_class_metrics_equal_scikit_learn(drawn):
 
 
 @settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
+def test_positive_f1_is_of_the_later_of_two_classes(pairs):
+    outcome = outcome_of(pairs, 2)
+    expected = sklearn_metrics.f1_score(outcome.gold, outcome.predicted, pos_label=1, zero_division=0)
+    assert outcome.value("positive_f1") == pytest.approx(expected)
+    assert "positive_f1" in outcome.metrics
+    assert "positive_f1" not in outcome_of(pairs, 3).metrics
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=3, max_size=40))
 def test_correlations_equal_scipy(pairs):
     x, y = np.array(pairs, float).T

@@ -38,6 +38,10 @@ def test_what_is_no_number_is_named_with_its_line(label):
         ({"metric": "pearson"}, "has no metric 'pearson'; choose one of accuracy"),
         ({"metric": "accuracy", "regression": True}, "regression has no metric 'accuracy'"),
         ({"kind": "tag", "regression": True}, "a number is predicted of a sequence"),
+        (
+            {"metric": "positive_f1", "records": [record(str(i), str(i)) for i in range(3)]},
+            "positive_f1 is of two labels, the training data has 3",
+        ),
     ],
 )
 def test_impossible_tasks(change, message):

@@ -18,6 +18,7 @@ Problem = Literal["single_label_classification", "regression"]
 
 CONFIG = "config.json"
 _OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fields of ModelConfig
+_TASK = "pluri_task"  # what the heads do not tell, and transformers leaves alone
 _ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base")  # older folders lack them
 
 _PREFIX = {
@@ -48,12 +49,14 @@ class FolderConfig:
 
     heads: name to number of classes. labels: the classes' names in order, None without such a head.
     problem: classes, or a number (regression); None without such a head.
+    task: "pair" if the model was fine-tuned on pairs; None if its heads say all.
     """
 
     config: ModelConfig
     heads: dict[str, int]
     labels: list[str] | None
     problem: Problem | None
+    task: Literal["pair"] | None = None
 
 
 def architecture(model: Model) -> str:
@@ -74,7 +77,11 @@ def architecture(model: Model) -> str:
 
 
 def describe(
-    model: Model, labels: Sequence[str] | None, problem: Problem | None, dtype: torch.dtype = torch.float32
+    model: Model,
+    labels: Sequence[str] | None,
+    problem: Problem | None,
+    dtype: torch.dtype = torch.float32,
+    task: Literal["pair"] | None = None,
 ) -> dict[str, Any]:
     """config.json of a model. UsageError if the labels are not as many as the classes."""
     config = model.config
@@ -96,6 +103,8 @@ def describe(
         values["label2id"] = {name: i for i, name in enumerate(names)}
     if "classify" in model.num_classes:
         values["problem_type"] = problem or "single_label_classification"
+    if task is not None:
+        values[_TASK] = task
     return values
 
 
@@ -121,7 +130,7 @@ def read_config(folder: str | Path) -> FolderConfig:
 def _own(values: dict[str, Any]) -> FolderConfig:
     fields = {name: values[name] for name in ModelConfig.model_fields if name in values or name not in _ADDED}
     heads = {str(name): int(size) for name, size in values["heads"].items()}
-    return FolderConfig(ModelConfig.parse(fields), heads, *_labels(values, heads))
+    return FolderConfig(ModelConfig.parse(fields), heads, *_labels(values, heads), _task(values, heads))
 
 
 def _published(values: dict[str, Any]) -> FolderConfig:
@@ -143,7 +152,7 @@ def _published(values: dict[str, Any]) -> FolderConfig:
         members = ()  # ELECTRA's pretraining class tells replaced tokens: a head that nobody fine-tunes
     sizes = {"masked": config.vocab_size, "pair": 2, "answer": 2}
     heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
-    return FolderConfig(config, heads, *_labels(values, heads))
+    return FolderConfig(config, heads, *_labels(values, heads), _task(values, heads))
 
 
 def _labels(values: dict[str, Any], heads: dict[str, int]) -> tuple[list[str] | None, Problem | None]:
@@ -158,3 +167,10 @@ def _labels(values: dict[str, Any], heads: dict[str, int]) -> tuple[list[str] | 
     if problem not in ("single_label_classification", "regression"):
         raise UsageError(f"problem_type {problem!r} is not supported")
     return labels, problem
+
+
+def _task(values: dict[str, Any], heads: dict[str, int]) -> Literal["pair"] | None:
+    task = values.get(_TASK) if "classify" in heads else None  # transformers keeps it when it changes the head
+    if task not in (None, "pair"):
+        raise UsageError(f"{_TASK} {task!r} is not supported")
+    return task

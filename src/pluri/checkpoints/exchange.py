@@ -38,8 +38,8 @@ def convert_model(source: str | Path, output: str | Path) -> Converted:
     """
     loaded = read_model(source)
     model, described = loaded.model, loaded.described
-    labels, problem = described.labels, described.problem
-    folder = save_model(output, model, loaded.tokenizer, labels=labels, problem=problem, dtype=loaded.dtype)
+    labels, problem, task = described.labels, described.problem, described.task
+    folder = save_model(output, model, loaded.tokenizer, labels=labels, problem=problem, task=task, dtype=loaded.dtype)
     return Converted(
         folder,
         None if model.config.family == "modern" else architecture(model),

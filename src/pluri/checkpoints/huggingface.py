@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -60,16 +61,17 @@ def save_model(
     *,
     labels: Sequence[str] | None = None,
     problem: Problem | None = None,
+    task: Literal["pair"] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Writes a model folder: aside first, synced, then renamed. Other files in the folder stay.
 
     labels: names of the classes of the head classify or tag. problem: "regression" if classify gives a number.
-    dtype: of the weights in the file.
+    task: "pair" if classify reads two sequences. dtype: of the weights in the file.
     UsageError if no published model has these heads; CheckpointError if the folder cannot be written.
     """
     folder = Path(folder)
-    described = describe(model, labels, problem, dtype)
+    described = describe(model, labels, problem, dtype, task)
     if model.config.family == "modernbert":  # whose defaults there are ids beyond a smaller vocabulary
         described |= {"bos_token_id": tokenizer.cls_id, "cls_token_id": tokenizer.cls_id}
         described |= {"eos_token_id": tokenizer.sep_id, "sep_token_id": tokenizer.sep_id}

@@ -19,7 +19,7 @@ from pluri.run.folder import number
 Basis = Literal["seeds", "bootstrap", "none"]
 LOWER_IS_BETTER = {"mse", "rmse", "mae", "eval_loss", "loss", "perplexity", "error"}
 PERCENT = {"accuracy", "f1", "macro_f1", "micro_f1", "f1_macro", "f1_micro", "exact_match", "precision", "recall"}
-PERCENT |= {f"{kind}Ans_{name}" for kind in ("Has", "No") for name in ("exact", "f1")}
+PERCENT |= {"positive_f1"} | {f"{kind}Ans_{name}" for kind in ("Has", "No") for name in ("exact", "f1")}
 
 
 @dataclass(frozen=True, slots=True)

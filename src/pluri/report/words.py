@@ -25,6 +25,7 @@ METHODS = {
 TASKS = {
     "tag": "to give a label to every token",
     "classify": "to give a label to every sequence",
+    "pair": "to give a label to every two sequences",
     "answer": "to find the answer to a question in a document",
 }
 METRICS = {
@@ -32,6 +33,7 @@ METRICS = {
     "macro_f1": ("macro F1", "the balance of hits and false alarms, every label counting the same"),
     "f1_macro": ("macro F1", "the balance of hits and false alarms, every label counting the same"),
     "micro_f1": ("micro F1", "the balance of hits and false alarms, every answer counting the same"),
+    "positive_f1": ("F1 of the positive label", "the balance of hits and false alarms of one of the two labels"),
     "f1": ("F1", "the balance of hits and false alarms"),
     "exact_match": ("exact match", "the share of answers that are right to the letter"),
     "mcc": ("Matthews correlation", "how well answers and truth agree: 1 is always, 0 is chance"),

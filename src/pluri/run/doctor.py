@@ -25,7 +25,7 @@ from pluri.run.symptoms_data import (
 )
 from pluri.run.symptoms_training import diagnose_journal
 from pluri.sequences import expand, read_records, read_rows
-from pluri.tasks.formats import read_labelled
+from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.questions import holds_questions
 from pluri.tasks.task import Kind, Labelled
 from pluri.tokens.store import TokenStore
@@ -180,4 +180,6 @@ def _kind(file: str) -> Kind | None:
     row, _ = next(read_rows(file))
     if "tokens" in row and "tags" in row:
         return "tag"
+    if "label" in row and all(name in row for name in PAIR):
+        return "pair"
     return "classify" if "text" in row and "label" in row else None

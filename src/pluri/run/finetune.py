@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 from rich.console import Console
@@ -23,7 +23,7 @@ from pluri.tasks.compare import Comparison, compare
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Predictions, Tuning
 from pluri.tasks.fit import predict as predict_units
-from pluri.tasks.formats import read_labelled
+from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked
@@ -34,25 +34,28 @@ Count = Annotated[int, Field(ge=1)]
 ANSWERING = "answering.toml"
 """The settings of answers, in a model folder."""
 
+_HEADS: tuple[Kind, ...] = ("classify", "tag", "answer")  # of fine-tuned models: the head "pair" is of pretrained ones
+
 
 class FinetuneConfig(Tuning):
     """A fine-tuning run.
 
-    task: "classify", a label (or, with `regression`, a number) a sequence; "tag", a label a token; "answer", a span of
-        a document for a question.
+    task: "classify", a label (or, with `regression`, a number) a sequence; "pair", the same of two sequences; "tag", a
+        label a token; "answer", a span of a document for a question.
     model: the folder of a pretrained model. output: becomes a model folder, with results.json, curves.jsonl (how each
-        fine-tuning went) and predictions.jsonl;
-        of answers, with predictions.json, nbest_predictions.json, null_odds.json, mistakes.json, and submission.csv for
-        the course.
+        fine-tuning went) and predictions.jsonl; of answers, with predictions.json, nbest_predictions.json,
+        null_odds.json, mistakes.json, and submission.csv for the course.
     train, validation, test: labelled files; without a test file results are measured on the validation file, which also
         chose the model, and are too good: results.json says so.
     labelled: use only so many training sequences, drawn anew by each seed. Of several counts each is tried; the model
         that is kept is of the largest. seeds: how many, or which.
-    metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression; f1 or exact_match for answers.
+    metric: accuracy, macro_f1, micro_f1, mcc, or with two labels positive_f1, the F1 of the later one (numbers by
+        value, others by characters); pearson or spearman for regression; f1 or exact_match for answers.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone.
     qanet: also answer by a QANet with so many blocks in its model encoder (published: 7), from a random start and with
         as many passes over the training data as the others; 0 = leave it out.
+    text_column, pair_columns, label_column: where a table keeps the text, the two sequences of a pair, the label.
     """
 
     task: Kind
@@ -68,6 +71,7 @@ class FinetuneConfig(Tuning):
     baselines: bool = True
     qanet: int = Field(default=0, ge=0, strict=True)
     text_column: str = "text"
+    pair_columns: tuple[str, str] = PAIR
     label_column: str = "label"
 
 
@@ -115,7 +119,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         threshold=config.null_score_diff_threshold,
     )
     counts = _counts(config, train.records)
-    model, tokenizer = load_model(config.model, heads={task.kind: task.num_outputs})
+    model, tokenizer = load_model(config.model, heads={task.head: task.num_outputs})
     comparisons: list[Comparison] = []
     for count in counts:
         if comparisons:
@@ -159,6 +163,7 @@ def evaluate(
     data: str,
     *,
     text_column: str = "text",
+    pair_columns: tuple[str, str] = PAIR,
     label_column: str = "label",
     truncate: bool = False,
     settings: Sequence[str] = (),
@@ -166,11 +171,13 @@ def evaluate(
     """Every metric of a fine-tuned model on labelled data, each with its 95% bootstrap interval over the sequences.
 
     settings: of answers, "name=value" for a field of `Answering`; by default as in fine-tuning.
-    Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of answers also
-    "scoring": by whose rules, "words" (SQuAD) or "characters" (CMRC and DRCD).
+    Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of two labels also
+    "positive": which one positive_f1 is of; of answers also "scoring": by whose rules, "words" (SQuAD) or "characters"
+    (CMRC and DRCD).
     """
     tuned = _load(model, settings)
-    records = read_labelled(data, tuned.task.kind, text_column=text_column, label_column=label_column)
+    columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns, "label_column": label_column}
+    records = read_labelled(data, tuned.task.kind, **columns)
     tuned.task.targets(records)  # an unknown label is found before the work, not after
     outcome = tuned.task.outcome(records, tuned.say(records, truncate).values)
     found: dict[str, Any] = {}
@@ -178,6 +185,8 @@ def evaluate(
         interval = bootstrap([outcome], metric)
         found |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     found["sequences"] = len(records)
+    if "positive_f1" in outcome.metrics:
+        found["positive"] = tuned.task.labels[-1]
     return found | ({"scoring": outcome.scoring} if isinstance(outcome, AnswerOutcome) else {})
 
 
@@ -187,14 +196,15 @@ def predict(
     output: str | Path,
     *,
     text_column: str = "text",
+    pair_columns: tuple[str, str] = PAIR,
     truncate: bool = False,
     settings: Sequence[str] = (),
 ) -> int:
     """Writes a line of JSON for each sequence of `data`, in order, and returns how many.
 
-    {"text", "label", "score"}; {"text", "label"} for a number; {"tokens", "tags", "scores"} for tags. A score is the
-    probability that the model gives its answer. Labels in `data` are not needed, and not read. UsageError: the output
-    is the input.
+    {"text", "label", "score"}, of pairs with "sentence1" and "sentence2" instead; no "score" of a number; {"tokens",
+    "tags", "scores"} for tags. A score is the probability that the model gives its answer. Labels in `data` are not
+    needed, and not read. UsageError: the output is the input.
     Of answers, `output` is a folder: predictions.json, nbest_predictions.json, null_odds.json, and submission.csv if
     `data` has the course's format. settings: as in `evaluate`.
     """
@@ -206,7 +216,8 @@ def predict(
         said, null = tuned.say(found.records, truncate), tuned.task.threshold is not None
         write_answers(Path(output), found.records, said, null=null, course=found.course)
         return len(found.records)
-    records = read_labelled(data, tuned.task.kind, labels=False, text_column=text_column)
+    columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns}
+    records = read_labelled(data, tuned.task.kind, labels=False, **columns)
     write_lines(Path(output), prediction_lines(tuned.task, records, tuned.say(records, truncate)))
     return len(records)
 
@@ -238,8 +249,8 @@ def _counts(config: FinetuneConfig, train: Sequence[Labelled]) -> list[int | Non
 def _read(config: FinetuneConfig, file: str, *, learn: bool = False) -> _File:
     """learn: leave out the questions that nothing can be learnt from."""
     if config.task != "answer":
-        text, label = config.text_column, config.label_column
-        return _File(read_labelled(file, config.task, text_column=text, label_column=label), [], False)
+        names: dict[str, Any] = config.model_dump(include={"text_column", "pair_columns", "label_column"})
+        return _File(read_labelled(file, config.task, **names), [], False)
     found = read_questions(file)
     return _File(found.learnable if learn else found.records, found.notes(), found.course)
 
@@ -255,20 +266,18 @@ class _Tuned:
 
     def say(self, records: Sequence[Labelled], truncate: bool) -> Predictions:
         config = self.model.config
+        common: dict[str, Any] = {"length": config.max_length, "token_types": config.token_types}
         if self.task.kind == "answer":
-            kinds = config.token_types
-            examples = AnswerExamples(
-                records, self.tokenizer, length=config.max_length, settings=self.settings, token_types=kinds
-            )
+            examples = AnswerExamples(records, self.tokenizer, settings=self.settings, **common)
         else:
-            examples = TaskExamples(records, self.task, self.tokenizer, length=config.max_length, truncate=truncate)
+            examples = TaskExamples(records, self.task, self.tokenizer, truncate=truncate, **common)
         return predict_units(self.model, self.task, examples)
 
 
 def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     """UsageError if the model was not fine-tuned."""
     described = read_config(folder)
-    kind = next((kind for kind in get_args(Kind) if kind in described.heads), None)
+    kind: Kind | None = described.task or next((head for head in _HEADS if head in described.heads), None)
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
     if settings and kind != "answer":
@@ -298,12 +307,14 @@ def _results(
             notes.append(f"{leaks[name]} of {len(file.records)} {name} sequences also stand in the training data")
     leaks["validation and test"] = leaked(validation.records, test.records) if config.test else 0
     cut = {name: count for name, count in comparison.truncated.items() if count}
-    what = "questions were longer than max_question_length" if task.kind == "answer" else "texts were longer"
-    limit = "" if task.kind == "answer" else " than the model reads"
-    notes += [f"{count} {name} {what}{limit}, and were cut" for name, count in cut.items()]
+    limit = "were longer than the model reads"
+    what = {"answer": "questions were longer than max_question_length", "pair": f"pairs {limit}"}
+    notes += [f"{n} {name} {what.get(task.kind, f'texts {limit}')}, and were cut" for name, n in cut.items()]
     outcome = comparison.best.outcome
     if isinstance(outcome, AnswerOutcome):
         notes += _notes_on_answers(config, comparison, outcome)
+    if "positive_f1" in outcome.metrics:
+        notes.append(f"positive_f1 is the F1 of the label {task.labels[-1]!r} alone")
     others = [metric for metric in outcome.metrics if metric not in (task.metric, "micro_f1")]
     return Results(
         rows=[row for one in comparisons for row in one.rows([task.metric, *others])],
@@ -333,9 +344,10 @@ def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: A
 
 def _save(config: FinetuneConfig, model: Model, tokenizer: Tokenizer, task: Task, threshold: float | None) -> None:
     problem = None
-    if task.kind == "classify":
+    if task.head == "classify":
         problem = "regression" if task.regression else "single_label_classification"
-    save_model(config.output, model, tokenizer, labels=task.labels or None, problem=problem)
+    kind = "pair" if task.kind == "pair" else None
+    save_model(config.output, model, tokenizer, labels=task.labels or None, problem=problem, task=kind)
     if task.kind == "answer":
         kept = config.model_dump(include=set(Answering.model_fields), exclude_none=True)
         kept |= {} if threshold is None else {"null_score_diff_threshold": threshold}

@@ -10,14 +10,15 @@ from typing import Any
 from pluri.checkpoints.checkpoint import atomic_file
 from pluri.tasks.compare import Comparison
 from pluri.tasks.fit import Predictions
+from pluri.tasks.formats import PAIR
 from pluri.tasks.task import Labelled, Task, questions
 
 
 def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predictions) -> Iterator[str]:
     """A line of JSON for each sequence; `gold` (or `gold_tags`) only where it is known."""
     first = 0
-    for record in records:
-        here = slice(first, first + len(record.units))
+    for record, count in zip(records, task.num_labels(records).tolist(), strict=True):
+        here = slice(first, first + count)
         first = here.stop
         values = predictions.values[here]
         scores = None if predictions.scores is None else [round(float(score), 4) for score in predictions.scores[here]]
@@ -26,7 +27,8 @@ def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predi
             line = {"tokens": record.units, "tags": labels, "scores": scores}
             line |= {"gold_tags": record.labels} if record.labels else {}
         else:
-            line = {"text": record.units[0], "label": labels[0]}
+            names = PAIR if task.kind == "pair" else ("text",)
+            line: dict[str, Any] = {**dict(zip(names, record.units, strict=True)), "label": labels[0]}
             line |= {"score": scores[0]} if scores else {}
             line |= {"gold": record.labels[0]} if record.labels else {}
         yield json.dumps(line, ensure_ascii=False)

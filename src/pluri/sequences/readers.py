@@ -125,17 +125,21 @@ def _delimited_rows(file: str) -> Iterator[tuple[dict[str, Any], str]]:
             if not row or (tabs and row == [""]):
                 pass
             elif header is None:
-                header = _header(row, where)
+                header = _header(row, where, tabs=tabs)
             elif len(row) != len(header):
                 raise DataError(f"{len(row)} fields, but the header has {len(header)}", where=where, do="mend the row")
             else:
                 yield dict(zip(header, row, strict=True)), where
             where = f"{file}:{reader.line_num + 1}"
     except csv.Error as error:
-        raise DataError(f"not valid {'TSV' if tabs else 'CSV'}: {error}", where=where, do="mend the quotes") from None
+        raise DataError(
+            f"not valid {'TSV' if tabs else 'CSV'}: {error}", where=where, do="mend the quotes or line ends"
+        ) from None
 
 
-def _header(row: list[str], where: str) -> list[str]:
+def _header(row: list[str], where: str, *, tabs: bool) -> list[str]:
+    if not tabs and len(row) == 1 and "\t" in row[0]:
+        raise DataError("columns are separated by tabs", where=where, do="name the file .tsv")
     twice = {name for name in row if row.count(name) > 1}
     if twice:
         raise DataError(f"columns named twice: {', '.join(sorted(twice))}", where=where, do="name each column once")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -23,6 +24,7 @@ from torch import Tensor
 from pluri.batches.batch import Batch
 from pluri.models.heads import Model
 from pluri.runtime import pick_device
+from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Split, labelled_positions, prediction_batches
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tasks.windows import TokenWindows
@@ -34,7 +36,7 @@ _SPACED = 0.05  # blanks a character, above which a text is taken to be written 
 def majority(task: Task, train: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:
     """The most frequent training class, or the mean training number, for every unit."""
     targets = task.targets(train)
-    units = sum(len(record.units) for record in test)
+    units = int(task.num_labels(test).sum())
     if task.regression:
         return np.full(units, targets.mean())
     return np.full(units, np.bincount(targets.astype(np.int64)).argmax())
@@ -44,9 +46,9 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
     """TF-IDF of words and word pairs, or of 1 to 4 characters, and logistic (or ridge) regression.
 
     The choice between the two, and of the regularization, is made on the validation data. Texts without spaces have no
-    words to try.
+    words to try. Of pairs, see `_weighed`.
     """
-    texts, held_out, asked = ([record.units[0] for record in records] for records in (train, validation, test))
+    texts = [text for record in train for text in record.units]
     targets = task.targets(train)
     choices: list[dict[str, Any]] = [{"analyzer": "char", "ngram_range": (1, 4)}]
     joined = "".join(texts)
@@ -54,14 +56,25 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
         choices.append({"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b|[^\w\s]"})
     fitted: list[tuple[float, Any, TfidfVectorizer]] = []
     for choice in choices:
-        vectorizer = TfidfVectorizer(sublinear_tf=True, **choice)
-        known = vectorizer.fit_transform(texts)
-        seen = vectorizer.transform(held_out)
+        vectorizer = TfidfVectorizer(sublinear_tf=True, **choice).fit(texts)
+        known, seen = _weighed(vectorizer, train), _weighed(vectorizer, validation)
         for strength in (1.0, 10.0, 100.0):
             model = _fitted(_regression(task, strength), known, targets)
             fitted.append((_score(task, validation, model.predict(seen)), model, vectorizer))
     _, model, vectorizer = max(fitted, key=lambda choice: choice[0])
-    return model.predict(vectorizer.transform(asked))
+    return model.predict(_weighed(vectorizer, test))
+
+
+def _weighed(vectorizer: TfidfVectorizer, records: Sequence[Labelled]) -> Any:
+    """The TF-IDF vector of each text, sparse (N, features); of pairs both, a and b, and |a - b|, a * b and its sum.
+
+    The vectors have length 1, so that the sum is their cosine: what alone tells how alike two texts are.
+    """
+    first, *others = (vectorizer.transform(side) for side in zip(*(record.units for record in records), strict=True))
+    if not others:
+        return first
+    product = first.multiply(others[0])
+    return hstack([first, *others, abs(first - others[0]), product, product.sum(1)], format="csr")
 
 
 def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:
@@ -83,7 +96,8 @@ def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled
 def frozen(task: Task, model: Model, train: Split, validation: Split, test: Split) -> Targets:
     """The pretrained body as it is, and logistic (or ridge) regression on its last hidden states.
 
-    A sequence is the mean over its tokens. Of a training set beyond 20,000 tokens, evenly spaced ones are used.
+    A sequence is the mean over its tokens; for a pair see `_compared`. Of a training set beyond 20,000 tokens, evenly
+    spaced ones are used.
     """
     targets = task.targets(train.records)
     known = np.concatenate(list(_features(model, task, train)))  # (U, D)
@@ -109,8 +123,28 @@ def _features(model: Model, task: Task, split: Split) -> Iterable[NDArray[np.flo
     device = pick_device()
     model.to(device).eval()
     pick: Callable[[Tensor, Batch], Tensor] = _of_tokens if task.kind == "tag" else _means
-    for batch in prediction_batches(split.encoded, model.config.max_length):
-        yield pick(model.hidden(batch.to(device)).flatten(0, 1).float().cpu(), batch).numpy()
+    examples = split.encoded
+    if task.kind == "pair":
+        assert isinstance(examples, TaskExamples)
+        examples = examples.alone()
+    batches = prediction_batches(examples, model.config.max_length)
+    states = (pick(model.hidden(b.to(device)).flatten(0, 1).float().cpu(), b).numpy() for b in batches)
+    yield from _compared(states) if task.kind == "pair" else states
+
+
+def _compared(states: Iterable[NDArray[np.float32]]) -> Iterable[NDArray[np.float32]]:
+    """Of the means u, v of a pair, each sequence read alone: u, v, |u - v|, u * v (Conneau et al. 2017, section 3.1).
+
+    states: blocks of such means, the sequences of a pair one after the other: (any number, D). Yields (pairs, 4D).
+    Far better than the mean over both, read together: docs/log.md.
+    """
+    left = None
+    for block in states:
+        rows = block if left is None else np.concatenate([left, block])
+        whole = len(rows) // 2 * 2
+        left, u, v = rows[whole:], rows[0:whole:2], rows[1:whole:2]
+        if whole:
+            yield np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
 
 
 def _of_tokens(hidden: Tensor, batch: Batch) -> Tensor:

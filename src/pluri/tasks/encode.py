@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pluri.batches.example import IGNORE, Examples
 from pluri.errors import DataError, UsageError
+from pluri.tasks.pair import FIRST, SECOND, encode_pairs
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.ragged import offsets_of, slices
 from pluri.tokens.tokenizer import Tokenizer
@@ -28,8 +29,12 @@ class TaskExamples:
 
     length: the longest example, special tokens included. A tagged sentence beyond it becomes several examples, cut
         between words, so that every token gets its label; each window sees only itself.
-    truncate: cut longer texts at the end, and count them in `truncated`. False makes them a DataError.
+    truncate: cut longer texts at the end, of a pair the longer one first, and count them in `truncated`. False makes
+        them a DataError.
+    token_types: segments that the model tells apart; of pairs.
     targets: the class or the number of each unit, (U,); None where nothing is known: all are 0 then.
+
+    pair_sizes: int64 (n, 5), the tokens in each part of a pair (see `EncodedPairs`); None of other tasks.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class TaskExamples:
         *,
         length: int,
         truncate: bool = False,
+        token_types: int = 2,
         targets: NDArray | None = None,
     ) -> None:
         before = np.array([i for i in (tokenizer.cls_id,) if i is not None], np.int32)
@@ -47,19 +53,25 @@ class TaskExamples:
         room = length - len(before) - len(after)
         if room < 1:
             raise UsageError(f"no token fits into a model of length {length}", where="max_length")
-        self.truncated = 0
+        self.truncated, self.token_type_ids, self.pair_sizes = 0, None, None
+        labelled = None
         if task.kind == "tag":
             if tokenizer.kmer:
                 raise UsageError("overlapping k-mers are not one to a token", do="tag with a char tokenizer")
             pieces, labelled = _words(records, tokenizer, room)
+        elif task.kind == "pair":
+            pairs = encode_pairs(records, tokenizer, length, truncate=truncate)
+            pieces, self.truncated, self.pair_sizes = pairs.pieces, pairs.truncated, pairs.sizes
+            before, after = before[:0], after[:0]  # a pair comes with its own special tokens
+            if token_types > 1:
+                self.token_type_ids = np.minimum(pairs.types, token_types - 1)
         else:
             pieces, self.truncated = _texts(records, tokenizer, room, truncate)
-            labelled = None
         lengths = np.array([len(p) for p in pieces], np.int64)
         self.offsets = offsets_of(lengths + len(before) + len(after))
         parts = [part for piece in pieces for part in (before, piece, after)]
         self.input_ids = np.concatenate(parts, dtype=np.int32)
-        units = sum(len(record.units) for record in records)
+        units = int(task.num_labels(records).sum())
         wanted = np.zeros(units) if targets is None else targets
         self.labels, self.sequence_labels = None, None
         if labelled is not None:
@@ -88,6 +100,17 @@ class TaskExamples:
         other.sequence_labels = numbers.astype(np.float32)
         return other
 
+    def alone(self) -> "TaskExamples":
+        """The sequences of n pairs, each by itself, without labels: [CLS] first [SEP], [CLS] second [SEP], ... (2n)."""
+        assert self.pair_sizes is not None
+        other, sizes = copy.copy(self), self.pair_sizes.reshape(-1)  # (5n,)
+        starts = offsets_of(sizes)[:-1]
+        parts = (5 * np.arange(len(self))[:, None] + (0, FIRST, 4, 0, SECOND, 4)).reshape(-1)
+        other.input_ids = self.input_ids[slices(starts[parts], sizes[parts])]
+        other.offsets = offsets_of(sizes[parts].reshape(-1, 3).sum(1))
+        other.token_type_ids = other.sequence_labels = other.pair_sizes = None
+        return other
+
     def examples(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
         """The examples at `index`; labelled data look the same in every epoch."""
         del epoch
@@ -97,6 +120,7 @@ class TaskExamples:
             self.input_ids[flat],
             offsets_of(lengths),
             labels=None if self.labels is None else self.labels[flat],
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[flat],
             sequence_labels=None if self.sequence_labels is None else self.sequence_labels[index],
         )
 

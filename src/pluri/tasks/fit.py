@@ -117,14 +117,17 @@ class Split:
         settings: Answering | None = None,
         token_types: int = 2,
     ) -> "Split":
-        """settings, token_types: of answers, see AnswerExamples."""
+        """settings: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
         targets = task.targets(records)
         if task.kind == "answer":
             encoded = AnswerExamples(
                 records, tokenizer, length=length, settings=settings, token_types=token_types, targets=targets
             )
             return cls(records, encoded)
-        return cls(records, TaskExamples(records, task, tokenizer, length=length, truncate=truncate, targets=targets))
+        encoded = TaskExamples(
+            records, task, tokenizer, length=length, truncate=truncate, token_types=token_types, targets=targets
+        )
+        return cls(records, encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +149,9 @@ def with_new_head(model: Model, task: Task, seed: int, *, fresh: bool = False, d
     fresh: initial values throughout, the model from a random start. dropout: None leaves it as it is.
     """
     changed = {} if dropout is None else {"dropout": dropout, "classifier_dropout": dropout}
-    copy = Model(model.config.model_copy(update=changed), {task.kind: task.num_outputs}, seed=seed)
+    copy = Model(model.config.model_copy(update=changed), {task.head: task.num_outputs}, seed=seed)
     if not fresh:
-        output = f"heads.{task.kind}.out."
+        output = f"heads.{task.head}.out."
         ours = copy.state_dict().keys()
         known = {n: t for n, t in model.state_dict().items() if n in ours and not n.startswith(output)}
         copy.load_state_dict(known, strict=False)
@@ -184,7 +187,7 @@ def fit(
         return judged(task, validation.records, predict(model, task, validation.encoded))
 
     config = tuning.training(batches, model.config, task.metric, seed)
-    trained = train(model, batches, losses[task.kind], config, output=output, validate=validate, progress=progress)
+    trained = train(model, batches, losses[task.head], config, output=output, validate=validate, progress=progress)
     if task.regression:
         _rescale(model, mean, deviation)
     return trained

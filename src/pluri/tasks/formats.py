@@ -1,4 +1,4 @@
-"""Reading labelled files: tables for classification and regression, CoNLL and JSON lines for tagging.
+"""Reading labelled files: tables for classes and numbers, of one sequence or two, CoNLL and JSON lines for tagging.
 
 Every complaint is one line that names file:line.
 """
@@ -13,16 +13,26 @@ from pluri.sequences.readers import read_rows
 from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled
 
+PAIR = ("sentence1", "sentence2")
+"""What the two sequences of a pair are called, in tables and in predictions."""
+
 _CONLLU_COLUMNS = 10
 _FORM, _UPOS = 1, 3
 
 
 def read_labelled(
-    file: str, kind: Kind, *, labels: bool = True, text_column: str = "text", label_column: str = "label"
+    file: str,
+    kind: Kind,
+    *,
+    labels: bool = True,
+    text_column: str = "text",
+    pair_columns: tuple[str, str] = PAIR,
+    label_column: str = "label",
 ) -> list[Labelled]:
     """All labelled sequences of a file, by its suffix (also .gz, .zst).
 
     classify: csv, tsv, jsonl or parquet with the columns `text_column` and `label_column`.
+    pair: the same with `pair_columns` and `label_column`.
     tag: .conllu (FORM and UPOS); jsonl with lists `tokens` and `tags`; else CoNLL columns: the first is the token, the
         last its tag, a blank line ends a sentence.
     answer: see `read_questions`, which also tells what became of the answers.
@@ -32,8 +42,9 @@ def read_labelled(
     """
     if kind == "answer":
         return list(read_questions(file, answers=labels).records)
-    if kind == "classify":
-        records = list(_texts(file, text_column, label_column if labels else None))
+    if kind in ("classify", "pair"):
+        columns = pair_columns if kind == "pair" else (text_column,)
+        records = list(_texts(file, columns, label_column if labels else None))
     else:
         records = list(_sentences(file, labels))
     if not records:
@@ -49,18 +60,17 @@ def _plain(file: str) -> str:
     return name
 
 
-def _texts(file: str, text_column: str, label_column: str | None) -> Iterator[Labelled]:
-    if label_column is None and _plain(file).endswith(".txt"):
+def _texts(file: str, columns: tuple[str, ...], label_column: str | None) -> Iterator[Labelled]:
+    if label_column is None and len(columns) == 1 and _plain(file).endswith(".txt"):
         yield from (Labelled((text,), (), f"{file}:{number}") for number, text in lines(file) if text.strip())
         return
     for row, where in read_rows(file):
-        text = _cell(row, text_column, where)
-        if not text.strip():
-            raise DataError(f"column {text_column!r} is empty", where=where, do="fill it or remove the row")
-        label = () if label_column is None else (_cell(row, label_column, where),)
-        if label == ("",):
-            raise DataError(f"column {label_column!r} is empty", where=where, do="fill it or remove the row")
-        yield Labelled((text,), label, where)
+        wanted = columns if label_column is None else (*columns, label_column)
+        cells = tuple(_cell(row, column, where) for column in wanted)
+        for column, cell in zip(wanted, cells, strict=True):
+            if not cell.strip():
+                raise DataError(f"column {column!r} is empty", where=where, do="fill it or remove the row")
+        yield Labelled(cells[: len(columns)], cells[len(columns) :], where)
 
 
 def _cell(row: dict[str, Any], column: str, where: str) -> str:

@@ -45,7 +45,9 @@ class Outcome:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return tuple(CLASS_METRICS if self.num_classes else NUMBER_METRICS)
+        if not self.num_classes:
+            return tuple(NUMBER_METRICS)
+        return tuple(name for name in CLASS_METRICS if name != "positive_f1" or self.num_classes == 2)
 
     def value(self, metric: str) -> float:
         return float(self.values(metric, np.ones((1, self.num_sequences)))[0])
@@ -97,6 +99,12 @@ def micro_f1(counts: Floats) -> Floats:
     return _ratio(2 * correct, predicted + gold)
 
 
+def positive_f1(counts: Floats) -> Floats:
+    """F1 of the last class alone: of two, the positive one. What GLUE calls F1 (Wang et al. 2018, table 1)."""
+    correct, predicted, gold = np.moveaxis(counts[..., -1], -1, 0)
+    return _ratio(2 * correct, predicted + gold)
+
+
 def mcc(counts: Floats) -> Floats:
     """Matthews correlation for C classes (Gorodkin, "Comparing two K-category assignments", 2004, equation 8)."""
     correct, predicted, gold = np.moveaxis(counts, -2, 0)
@@ -142,6 +150,7 @@ CLASS_METRICS: dict[str, Callable[[Floats], Floats]] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "micro_f1": micro_f1,
+    "positive_f1": positive_f1,
     "mcc": mcc,
 }
 NUMBER_METRICS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {"pearson": pearson, "spearman": spearman}

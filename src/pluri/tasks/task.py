@@ -12,7 +12,7 @@ from pluri.runtime import mix, permuted
 from pluri.tasks.answer_metrics import ANSWER_METRICS, AnswerOutcome, Scoring, answer_outcome
 from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, Outcome
 
-Kind = Literal["classify", "tag", "answer"]
+Kind = Literal["classify", "pair", "tag", "answer"]
 Targets = NDArray[np.int64] | NDArray[np.float64]
 
 _SUBSET = 2**61  # the counter under which a subset is drawn: no epoch or sequence has it
@@ -22,8 +22,8 @@ _SUBSET = 2**61  # the counter under which a subset is drawn: no epoch or sequen
 class Labelled:
     """One sequence that somebody labelled.
 
-    units: what gets a label each: the whole text (one unit), or the tokens of a sentence.
-    labels: as many as units; empty where nothing is known.
+    units: the whole text; the two sequences of a pair; or the tokens of a sentence, which get a label each.
+    labels: one, or one a token; empty where nothing is known.
     where: its origin, "train.csv:31".
     """
 
@@ -52,9 +52,9 @@ class Question(Labelled):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """kind: "classify", a label a sequence; "tag", a label a token; "answer", a span of a document. Also the name of
-        the head.
-    labels: the class names in the order of their ids; empty for regression, which predicts a number a sequence.
+    """kind: "classify", a label a sequence; "pair", a label two sequences; "tag", a label a token; "answer", a span of
+        a document.
+    labels: the class names in the order of their ids; empty for regression, which predicts a number a sequence or pair.
     metric: which of `metrics` a model is chosen and reported by.
     scoring, threshold: of answers. By which rules they are scored; how far "no answer" must score above the best span
         to be given, None = it never is.
@@ -68,11 +68,20 @@ class Task:
 
     @property
     def regression(self) -> bool:
-        return self.kind == "classify" and not self.labels
+        return self.head == "classify" and not self.labels
+
+    @property
+    def head(self) -> str:
+        """The name of the model's head. Pairs have that of single sequences, as in the published models."""
+        return "classify" if self.kind == "pair" else self.kind
 
     @property
     def num_outputs(self) -> int:
         return 2 if self.kind == "answer" else len(self.labels) or 1
+
+    def num_labels(self, records: Sequence[Labelled]) -> NDArray[np.int64]:
+        """How many labels (U in all) each record takes, (G,): as many as tokens for "tag", else one."""
+        return np.array([len(r.units) if self.kind == "tag" else 1 for r in records], np.int64)
 
     def targets(self, records: Sequence[Labelled]) -> Targets:
         """The class of each unit, or its number: (U,); of answers, the first span of a question, (G, 2), -1 for none.
@@ -101,7 +110,7 @@ class Task:
             asked = questions(records)
             texts = [question.document[start:end] for question, (start, end) in zip(asked, predicted, strict=True)]
             return answer_outcome([question.references or () for question in asked], texts, self.scoring)
-        sequence = np.repeat(np.arange(len(records)), [len(r.units) for r in records])
+        sequence = np.repeat(np.arange(len(records)), self.num_labels(records))
         return Outcome(self.targets(records), predicted, sequence, len(records), len(self.labels))
 
 
@@ -124,8 +133,8 @@ def define_task(
     if metric not in known:
         what = "regression" if regression else kind
         raise UsageError(f"{what} has no metric {metric!r}", where="metric", do=f"choose one of {', '.join(known)}")
-    if regression and kind != "classify":
-        raise UsageError("a number is predicted of a sequence, not of a token or a span", do="use the task classify")
+    if regression and kind not in ("classify", "pair"):
+        raise UsageError("a number is predicted of a sequence, not of a token or a span", do="use classify or pair")
     if kind == "answer":
         return Task(kind, (), metric, scoring, threshold)
     if regression:
@@ -134,6 +143,9 @@ def define_task(
     if len(labels) < 2:
         label = next(iter(labels), "")
         raise UsageError(f"all training labels are {label!r}", do="give examples of at least two classes")
+    if metric == "positive_f1" and len(labels) != 2:
+        do = "choose macro_f1, the mean over all labels"
+        raise UsageError(f"positive_f1 is of two labels, the training data has {len(labels)}", where="metric", do=do)
     return Task(kind, tuple(sorted(labels, key=_order)), metric)
 
 

@@ -45,7 +45,7 @@ def pair_template(tokenizer: Tokenizer) -> PairTemplate:
     first, second = np.flatnonzero(whose == 0), np.flatnonzero(whose == 1)
     if not first[0]:
         raise UsageError(
-            "this tokenizer puts no token before a pair, which could stand for 'no answer'",
+            "this tokenizer puts no token before a pair, to be read for its class, or for 'no answer'",
             where="tokenizer",
             do="take one with [CLS]",
         )
