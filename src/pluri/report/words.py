@@ -33,6 +33,9 @@ METRICS = {
     "micro_f1": ("micro F1", "the balance of hits and false alarms, every answer counting the same"),
     "f1": ("F1", "the balance of hits and false alarms"),
     "exact_match": ("exact match", "the share of answers that are right to the letter"),
+    "span_f1": ("F1 of spans", "the balance of hits and false alarms; a hit has the right type and both ends right"),
+    "span_precision": ("precision of spans", "the share of the predicted spans that are right"),
+    "span_recall": ("recall of spans", "the share of the true spans that were found"),
     "mcc": ("Matthews correlation", "how well answers and truth agree: 1 is always, 0 is chance"),
     "pearson": ("Pearson correlation", "how well answers follow the true numbers: 1 is perfectly, 0 not at all"),
     "spearman": (

@@ -16,6 +16,7 @@ from pluri.config import Folder
 from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
 from pluri.run.outputs import prediction_lines, write_answers, write_lines
+from pluri.run.spans import keep_tagging, kept_tagging, notes_on_spans
 from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.compare import Comparison, compare
@@ -25,6 +26,7 @@ from pluri.tasks.fit import predict as predict_units
 from pluri.tasks.formats import read_labelled
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.questions import read_questions
+from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Kind, Labelled, Task, define_task, leaked
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -42,7 +44,9 @@ class FinetuneConfig(Tuning):
     train, validation, test: labelled files; without a test file results are measured on the validation file, which also
         chose the model, and are too good: results.json says so.
     labelled: use only so many training sequences, drawn anew by each seed. seeds: how many, or which.
-    metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression; f1 or exact_match for answers.
+    metric: accuracy, macro_f1, micro_f1 or mcc; pearson or spearman for regression; f1 or exact_match for answers;
+        where tags spell spans also span_f1, which is the default there, span_precision or span_recall.
+    legal: predict only sequences of tags that their scheme of spans allows.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone.
     """
@@ -56,6 +60,7 @@ class FinetuneConfig(Tuning):
     labelled: int | None = Field(default=None, ge=1)
     seeds: int | list[Annotated[int, Field(ge=0, lt=2**63)]] = 3
     metric: str | None = None
+    legal: bool = False
     regression: bool = False
     baselines: bool = True
     text_column: str = "text"
@@ -104,6 +109,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         metric=config.metric,
         scoring=config.scoring,
         threshold=config.null_score_diff_threshold,
+        legal=config.legal,
     )
     model, tokenizer = load_model(config.model, heads={task.kind: task.num_outputs})
     comparison = compare(
@@ -147,7 +153,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of a fine-tuned model on labelled data, each with its 95% bootstrap interval over the sequences.
 
-    settings: of answers, "name=value" for a field of `Answering`; by default as in fine-tuning.
+    settings: "name=value" for a field of `Answering`, of tags `Tagging` (legal=true); by default as in fine-tuning.
     Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of answers also
     "scoring": by whose rules, "words" (SQuAD) or "characters" (CMRC and DRCD).
     """
@@ -174,9 +180,9 @@ def predict(
 ) -> int:
     """Writes a line of JSON for each sequence of `data`, in order, and returns how many.
 
-    {"text", "label", "score"}; {"text", "label"} for a number; {"tokens", "tags", "scores"} for tags. A score is the
-    probability that the model gives its answer. Labels in `data` are not needed, and not read. UsageError: the output
-    is the input.
+    {"text", "label", "score"}; {"text", "label"} for a number; {"tokens", "tags", "scores"} for tags, with "spans"
+    where they spell any: {"type", "start", "end", "text"}, of tokens, the end exclusive. A score is the probability
+    that the model gives its answer. Labels in `data` are not needed, and not read. UsageError: the output is the input.
     Of answers, `output` is a folder: predictions.json, nbest_predictions.json, null_odds.json, and submission.csv if
     `data` has the course's format. settings: as in `evaluate`.
     """
@@ -244,15 +250,17 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     kind = next((kind for kind in get_args(Kind) if kind in described.heads), None)
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
-    if settings and kind != "answer":
+    if settings and kind == "classify":
         raise UsageError(f"a model of the task {kind} has no settings", where=settings[0], do="leave them out")
     kept = Path(folder) / ANSWERING
-    answering = Answering.load(kept if kept.exists() else None, list(settings))
+    answering = Answering.load(kept if kept.exists() else None, list(settings) if kind == "answer" else [])
     regression = described.problem == "regression"
     labels = () if regression else tuple(described.labels or ())
     metric = "f1" if kind == "answer" else "pearson" if regression else "accuracy"
     model, tokenizer = load_model(folder)
-    task = Task(kind, labels, metric, answering.scoring, answering.null_score_diff_threshold)
+    tagging = kept_tagging(folder, labels, settings) if kind == "tag" else Tagging()
+    threshold = answering.null_score_diff_threshold
+    task = Task(kind, labels, metric, answering.scoring, threshold, tagging.scheme, tagging.legal)
     return _Tuned(model, tokenizer, task, answering)
 
 
@@ -274,6 +282,10 @@ def _results(config: FinetuneConfig, comparison: Comparison, train: _File, valid
     outcome = comparison.best.outcome
     if isinstance(outcome, AnswerOutcome):
         notes += _notes_on_answers(config, comparison, outcome)
+    if comparison.best.predictions is not None:
+        files = {"training": train.records, "validation": validation.records}
+        files |= {"test": test.records} if config.test else {}
+        notes += notes_on_spans(task, files, test.records, comparison.best.predictions.values)
     others = [metric for metric in outcome.metrics if metric not in (task.metric, "micro_f1")]
     return Results(
         rows=comparison.rows([task.metric, *others]),
@@ -304,6 +316,7 @@ def _save(config: FinetuneConfig, model: Model, tokenizer: Tokenizer, task: Task
     if task.kind == "classify":
         problem = "regression" if task.regression else "single_label_classification"
     save_model(config.output, model, tokenizer, labels=task.labels or None, problem=problem)
+    keep_tagging(config.output, task)
     if task.kind == "answer":
         kept = config.model_dump(include=set(Answering.model_fields), exclude_none=True)
         kept |= {} if threshold is None else {"null_score_diff_threshold": threshold}

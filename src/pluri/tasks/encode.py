@@ -1,6 +1,6 @@
 """From labelled sequences to training examples: special tokens, a label on each word's first piece, windows.
 
-Legend: n examples, T tokens in all, U units, W words.
+Legend: n examples, T tokens in all, U units, W words, G sequences.
 """
 
 import copy
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from pluri.batches.example import IGNORE, Examples
 from pluri.errors import DataError, UsageError
-from pluri.tasks.task import Labelled, Task
+from pluri.tasks.task import Labelled, Task, units_of
 from pluri.tokens.ragged import offsets_of, slices
 from pluri.tokens.tokenizer import Tokenizer
 
 # Scripts that put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, and from the CJK radicals on
 # everything but Hangul (Unicode 16, Blocks.txt).
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\ua95f\ua980-\uabff\uf900-\ufaff\ufe30-\uffef\U00020000-\U0003ffff]"
 )
 
@@ -30,6 +30,8 @@ class TaskExamples:
         between words, so that every token gets its label; each window sees only itself.
     truncate: cut longer texts at the end, and count them in `truncated`. False makes them a DataError.
     targets: the class or the number of each unit, (U,); None where nothing is known: all are 0 then.
+
+    units: int64 (G,), how many each sequence has.
     """
 
     def __init__(
@@ -59,8 +61,8 @@ class TaskExamples:
         self.offsets = offsets_of(lengths + len(before) + len(after))
         parts = [part for piece in pieces for part in (before, piece, after)]
         self.input_ids = np.concatenate(parts, dtype=np.int32)
-        units = sum(len(record.units) for record in records)
-        wanted = np.zeros(units) if targets is None else targets
+        self.units = units_of(records)
+        wanted = np.zeros(self.units.sum()) if targets is None else targets
         self.labels, self.sequence_labels = None, None
         if labelled is not None:
             self.labels = np.full(len(self.input_ids), IGNORE, np.int32)
@@ -123,7 +125,7 @@ def _words(
     records: Sequence[Labelled], tokenizer: Tokenizer, room: int
 ) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int64]]]:
     """The ids of each window, and the places in it where its words' first pieces stand."""
-    flat = [text for record in records for text in _spaced(record.units)]
+    flat = [text for record in records for text in spaced(record.units)]
     words = zip(tokenizer.encode_batch(flat), flat, strict=True)
     pieces, labelled = [], []
     for record in records:
@@ -152,13 +154,13 @@ def _unknown(tokenizer: Tokenizer, text: str, where: str) -> int:
     return tokenizer.unk_id
 
 
-def _spaced(words: Sequence[str]) -> Iterator[str]:
+def spaced(words: Sequence[str]) -> Iterator[str]:
     """Each word as it stands in running text: a space before it, but not at the start or in scripts without spaces.
 
     Tokenizers that mark spaces (byte-level BPE) know a word by the space before it.
     """
     before = ""
     for word in words:
-        apart = before and word and not _UNSPACED.match(before[-1]) and not _UNSPACED.match(word[0])
+        apart = before and word and not UNSPACED.match(before[-1]) and not UNSPACED.match(word[0])
         yield f" {word}" if apart else word
         before = word
