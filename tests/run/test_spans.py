@@ -130,3 +130,17 @@ def test_settings_that_do_not_fit_are_refused(tagger, folder):
     plain.write_text("a\tNOUN\nb\tVERB\n")
     with pytest.raises(UsageError, match=r"^legal: these labels spell no spans"):
         tuned(folder, folder / "none", legal=True, train=str(plain), validation=str(plain), test=str(plain))
+
+
+def test_static_vectors_are_one_more_row_and_their_coverage_is_said(folder):
+    pytest.importorskip("sklearn")
+    known = [*NAMES, "mr", *PLAIN[:3]]
+    (folder / "vectors.txt").write_text("".join(f"{word} {int(word in NAMES)} {i}.5\n" for i, word in enumerate(known)))
+    options = {"baselines": True, "static_vectors": str(folder / "vectors.txt"), "min_steps": 1, "epochs": 0.01}
+    results = tuned(folder, folder / "static", **options)
+    method = "static vectors + logistic regression"
+    value = next(row["value"] for row in results.rows if (row["method"], row["metric"]) == (method, "span_f1"))
+    assert value > 0.5
+    words = [word for sentence, _ in sentences(30, 2) for word in sentence]
+    share = sum(word in known for word in words) / len(words)
+    assert f"{share:.1%} of the words judged on have a vector in {folder}/vectors.txt" in results.notes

@@ -19,6 +19,8 @@ METHODS = {
     "TF-IDF + logistic regression": "A classic: counts words or groups of characters, and weighs them.",
     "TF-IDF + ridge regression": "A classic: counts words or groups of characters, and weighs them.",
     "character windows + linear": "A classic: looks at the characters around each token, and weighs them.",
+    "static vectors + logistic regression": "A classic: one vector for each word, wherever it stands; weighs them.",
+    "static vectors + ridge regression": "A classic: one vector for each word, wherever it stands; weighs them.",
     "majority": "Always gives the most frequent answer. Anything useful must beat it.",
 }
 TASKS = {

@@ -49,6 +49,8 @@ class FinetuneConfig(Tuning):
     legal: predict only sequences of tags that their scheme of spans allows.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone.
+    static_vectors: a file of word vectors (text of word2vec or GloVe), for one more baseline: regression on their
+        mean, or for tags on a word's and its neighbours'.
     """
 
     task: Kind
@@ -63,6 +65,7 @@ class FinetuneConfig(Tuning):
     legal: bool = False
     regression: bool = False
     baselines: bool = True
+    static_vectors: str | None = None
     text_column: str = "text"
     label_column: str = "label"
 
@@ -123,6 +126,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         seeds=seeds,
         tuning=config,
         baselines=config.baselines,
+        static_vectors=config.static_vectors,
         say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
     )
     results = _results(config, comparison, train, validation, test)
@@ -279,6 +283,8 @@ def _results(config: FinetuneConfig, comparison: Comparison, train: _File, valid
     what = "questions were longer than max_question_length" if task.kind == "answer" else "texts were longer"
     limit = "" if task.kind == "answer" else " than the model reads"
     notes += [f"{count} {name} {what}{limit}, and were cut" for name, count in cut.items()]
+    if comparison.coverage is not None:
+        notes.append(f"{comparison.coverage:.1%} of the words judged on have a vector in {config.static_vectors}")
     outcome = comparison.best.outcome
     if isinstance(outcome, AnswerOutcome):
         notes += _notes_on_answers(config, comparison, outcome)

@@ -81,20 +81,27 @@ def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled
 
 
 def frozen(task: Task, model: Model, train: Split, validation: Split, test: Split) -> Targets:
-    """The pretrained body as it is, and logistic (or ridge) regression on its last hidden states.
+    """The pretrained body as it is, and `regressed` on its last hidden states; a sequence is the mean of its tokens."""
+    return regressed(task, lambda split: _features(model, task, split), train, validation, test)
 
-    A sequence is the mean over its tokens. Of a training set beyond 20,000 tokens, evenly spaced ones are used.
+
+def regressed(
+    task: Task, features: Callable[[Split], Iterable[NDArray[np.float32]]], train: Split, validation: Split, test: Split
+) -> Targets:
+    """Logistic (or ridge) regression on features of the units, which come in blocks.
+
+    Of a training set beyond 20,000 tokens, evenly spaced ones are used.
     """
     targets = task.targets(train.records)
-    known = np.concatenate(list(_features(model, task, train)))  # (U, D)
+    known = np.concatenate(list(features(train)))  # (U, D)
     if len(known) > _MAX_UNITS:
         kept = np.linspace(0, len(known) - 1, _MAX_UNITS).astype(np.int64)
         known, targets = known[kept], targets[kept]
     candidates = [make_pipeline(StandardScaler(), _regression(task, strength)) for strength in (0.003, 0.03, 0.3)]
     models = [_fitted(candidate, known, targets) for candidate in candidates]
-    tried = _predicted_by_all(models, _features(model, task, validation))
+    tried = _predicted_by_all(models, features(validation))
     best = max(range(len(models)), key=lambda i: _score(task, validation.records, tried[i]))
-    return _predicted_by_all([models[best]], _features(model, task, test))[0]
+    return _predicted_by_all([models[best]], features(test))[0]
 
 
 def _predicted_by_all(models: Sequence[Any], features: Iterable[NDArray[np.float32]]) -> list[Targets]:
