@@ -10,6 +10,9 @@ from pluri.errors import UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.run.finetune import FinetuneConfig, evaluate, finetune, predict
+from pluri.run.spans import keep_tagging, kept_tagging
+from pluri.tasks.spans import Tagging
+from pluri.tasks.task import Labelled, define_task
 from pluri.tokens.training import train_tokenizer
 
 NAMES, PLAIN = ("anna", "ben", "clara"), ("saw", "met", "the", "dog", "and")
@@ -122,7 +125,7 @@ def test_legal_tags_only(folder):
 
 def test_settings_that_do_not_fit_are_refused(tagger, folder):
     output, _ = tagger
-    with pytest.raises(UsageError, match=r"the labels are not named as in BIOES"):
+    with pytest.raises(UsageError, match=r"^scheme: the labels are not named as in BIOES; leave it out: they say IOB2"):
         evaluate(output, str(folder / "test.conll"), settings=["scheme=BIOES"])
     with pytest.raises(UsageError, match=r"unknown key 'doc_stride'"):
         evaluate(output, str(folder / "test.conll"), settings=["doc_stride=3"])
@@ -144,3 +147,15 @@ def test_static_vectors_are_one_more_row_and_their_coverage_is_said(folder):
     words = [word for sentence, _ in sentences(30, 2) for word in sentence]
     share = sum(word in known for word in words) / len(words)
     assert f"{share:.1%} of the words judged on have a vector in {folder}/vectors.txt" in results.notes
+
+
+def test_a_folder_keeps_nothing_of_an_earlier_task(tmp_path):
+    named, plain = (
+        define_task("tag", [Labelled(("a", "b"), tags, "f:1")], legal=legal)
+        for tags, legal in ((("B-X", "I-X"), True), (("NOUN", "VERB"), False))
+    )
+    keep_tagging(tmp_path, named)
+    assert kept_tagging(tmp_path, named.labels, []) == Tagging(scheme="IOB2", legal=True)
+    keep_tagging(tmp_path, plain)
+    assert kept_tagging(tmp_path, plain.labels, []) == Tagging()
+    assert kept_tagging(tmp_path, named.labels, []) == Tagging(scheme="IOB2")  # a model from elsewhere

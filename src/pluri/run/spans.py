@@ -30,7 +30,8 @@ def kept_tagging(folder: str | Path, labels: Sequence[str], settings: Sequence[s
     tagging, named = Tagging.load(path if path.exists() else None, list(settings)), scheme_of(labels)
     known = ("IOB2", "IOB1") if named == "IOB2" else (named,)
     if tagging.scheme is not None and tagging.scheme not in known:
-        raise UsageError(f"the labels are not named as in {tagging.scheme}", where=str(path), do="correct scheme")
+        do = f"leave it out: they say {named or 'no spans'}"
+        raise UsageError(f"the labels are not named as in {tagging.scheme}", where="scheme", do=do)
     return tagging.model_copy(update={"scheme": tagging.scheme or named})
 
 
