@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("spans")
     (root / "corpus.txt").write_text("\n".join(" ".join(words) for words, _ in sentences(50, 9)))
     tokenizer = train_tokenizer([str(root / "corpus.txt")], kind="wordpiece", vocab_size=60)
-    config = preset("bert", "tiny", vocab_size=tokenizer.vocab_size, max_length=12, hidden_size=32, num_heads=2)
+    config = preset("bert", "tiny", vocab_size=tokenizer.vocab_size, max_length=8, hidden_size=32, num_heads=2)
     save_model(root / "model", Model(config, {"masked": tokenizer.vocab_size}), tokenizer)
     for seed, (name, count) in enumerate({"train": 80, "validation": 20, "test": 30}.items()):
         (root / f"{name}.conll").write_text(conll(sentences(count, seed)))
@@ -106,7 +106,8 @@ def broken(lines):
 
 
 def test_legal_tags_only(folder):
-    """A model that has learned little breaks the scheme, unless it may not; its folder remembers."""
+    """A model that has learned little breaks the scheme, unless it may not, also between the windows of a sentence; its
+    folder remembers."""
     little = {"min_steps": 1, "epochs": 0.01, "learning_rate": 1e-4}
     free = tuned(folder, folder / "free", **little)
     results = tuned(folder, folder / "legal", legal=True, **little)

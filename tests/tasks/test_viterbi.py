@@ -1,10 +1,15 @@
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from pluri.runtime import pick_device
+from pluri.tasks.fit import Split, _logits, predict, prediction_batches, with_new_head
 from pluri.tasks.spans import illegal, span_tags
+from pluri.tasks.task import Labelled, define_task, units_of
 from pluri.tasks.viterbi import best_paths, legal_labels
 
 LABELS = {
@@ -58,3 +63,23 @@ def test_a_sentence_may_go_on_from_block_to_block():
         again = legal_labels(logits.split(sizes), lengths, tags.allowed)
         assert (again[0] == whole).all()
         assert (again[1] == scores).all()
+
+
+def test_a_sentence_is_decoded_whole_over_its_windows(made, small, tokenizer):
+    records = [
+        Labelled(r.units, tuple(LABELS["IOB2"][len(unit)] for unit in r.units), r.where) for r in made.tagged(30)
+    ]
+    task = replace(define_task("tag", records), scheme="IOB2", legal=True)
+    assert task.tags is not None
+    model = with_new_head(small, task, 0)
+    encoded: Any = Split.of(records, task, tokenizer, 9, truncate=False).encoded
+    assert len(encoded) > len(records)
+    said = predict(model, task, encoded)
+    free = predict(model, replace(task, legal=False), encoded)
+    with torch.inference_mode():
+        logits = torch.cat(list(_logits(model, task, prediction_batches(encoded, 48), pick_device())))
+    scores = logits.log_softmax(1).cpu().numpy()
+    assert (free.values == scores.argmax(1)).all()
+    assert illegal(task.tags, free.values.astype(np.int64), units_of(records)).any()
+    assert (said.values == best_paths(scores, units_of(records), task.tags.allowed)).all()
+    assert not illegal(task.tags, said.values.astype(np.int64), units_of(records)).any()
