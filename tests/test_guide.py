@@ -25,6 +25,8 @@ LESS = {  # what the guide says: what the test does
     "pairs[1500:]": "pairs[80:120]",
     "-o halves\n": "-o halves --set epochs=1 --set min_steps=4 --set baselines=false\n",
     "rows[:3000]": "rows[:120]",
+    'rows[:600], "dev": rows[600:800]': 'rows[:60], "dev": rows[60:80]',
+    "-o things\n": "-o things --set epochs=1 --set min_steps=4 --set seeds=1\n",
     "paragraphs[600:]": "paragraphs[60:]",
     "paragraphs[300:600]": "paragraphs[30:60]",
     "paragraphs[:300]": "paragraphs[:30]",

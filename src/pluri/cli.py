@@ -162,6 +162,7 @@ def finetune(
     Answers have more settings: --set doc_stride=128 (tokens of OVERLAP between neighbouring windows of a document, not
     the step from one to the next), max_question_length, max_answer_length, n_best_size, null_score_diff_threshold,
     scoring (words as SQuAD, characters as CMRC and DRCD).
+    Tags of spans: --set legal=true.
 
     Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
 
@@ -196,7 +197,8 @@ def evaluate(
 ) -> Answer:
     """Measure a fine-tuned model on labelled data, with 95% intervals.
 
-    Settings are for answers: --set doc_stride=64 (tokens of OVERLAP between windows), max_answer_length, scoring, ...
+    Settings for answers: --set doc_stride=64 (tokens of OVERLAP between windows), max_answer_length, scoring, ...
+    For tags of spans: --set legal=true.
 
     Example: pluri evaluate --model reviews --data test.csv
 
@@ -227,7 +229,8 @@ def predict(
 ) -> Answer:
     """Predict with a fine-tuned model: a line of JSON for each sequence; for answers a folder with the files of SQuAD.
 
-    Settings are for answers: --set doc_stride=64 (tokens of OVERLAP between windows), n_best_size, ...
+    Settings for answers: --set doc_stride=64 (tokens of OVERLAP between windows), n_best_size, ...
+    For tags of spans: --set legal=true.
 
     Example: pluri predict --model reviews --input new.csv -o predictions.jsonl
 

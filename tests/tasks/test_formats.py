@@ -1,10 +1,14 @@
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from pluri.errors import DataError
 from pluri.tasks.formats import read_labelled
+from pluri.tasks.task import define_task
+
+DATA = Path(__file__).parents[3] / "shared" / "data" / "tag"
 
 
 def written(folder, name, text):
@@ -126,3 +130,19 @@ def test_what_has_no_labels_yet(tmp_path):
     assert (tokens.units, tokens.labels) == (("EU", "rejects"), ())
     (known,) = read_labelled(written(tmp_path, "c.csv", "text,label\na,b\n"), "classify", labels=False)
     assert known.labels == ()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in ../shared/data/tag")
+@pytest.mark.parametrize(
+    ("name", "sentences", "tokens", "scheme"),
+    [
+        ("wnut17/emerging.dev.conll.gz", 1009, 15733, "IOB2"),
+        ("wnut17/emerging.test.annotated.gz", 1287, 23394, "IOB2"),
+        ("peopledaily_ner/dev.txt.gz", 4631, 172601, "IOB2"),
+        ("ud_chinese_gsd/zh_gsd-ud-test.conllu.gz", 500, 12010, None),
+    ],
+)
+def test_real_files_for_tagging(name, sentences, tokens, scheme):
+    records = read_labelled(str(DATA / name), "tag")
+    assert (len(records), sum(len(record.units) for record in records)) == (sentences, tokens)
+    assert define_task("tag", records).scheme == scheme

@@ -19,7 +19,8 @@ from pluri.run.folder import number
 Basis = Literal["seeds", "bootstrap", "none"]
 LOWER_IS_BETTER = {"mse", "rmse", "mae", "eval_loss", "loss", "perplexity", "error"}
 PERCENT = {"accuracy", "f1", "macro_f1", "micro_f1", "f1_macro", "f1_micro", "exact_match", "precision", "recall"}
-PERCENT |= {"positive_f1"} | {f"{kind}Ans_{name}" for kind in ("Has", "No") for name in ("exact", "f1")}
+PERCENT |= {"positive_f1", "span_f1", "span_precision", "span_recall"}
+PERCENT |= {f"{kind}Ans_{name}" for kind in ("Has", "No") for name in ("exact", "f1")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Comparison:
 
 
 def comparisons(rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
-    """Groups rows by task and metric. Rows without a finite value are left out; accuracy comes first within a task."""
+    """Groups rows by task and metric, a task's span_f1 or accuracy first. Rows without a finite value are left out."""
     groups: dict[tuple[str, str], dict[tuple[Any, ...], Row]] = {}
     for row in rows:
         value = number(row.get("value"))
@@ -112,7 +113,7 @@ def comparisons(rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
         group = groups.setdefault((str(row.get("task", "task")), str(row.get("metric", "value"))), {})
         group[(parsed.method, size, str(parsed.seed))] = parsed
     tasks = list(dict.fromkeys(task for task, _ in groups))
-    order = sorted(groups, key=lambda key: (tasks.index(key[0]), key[1] != "accuracy"))
+    order = sorted(groups, key=lambda key: (tasks.index(key[0]), key[1] != "span_f1", key[1] != "accuracy"))
     return [_comparison(task, metric, list(groups[task, metric].values())) for task, metric in order]
 
 

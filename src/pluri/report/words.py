@@ -20,6 +20,8 @@ METHODS = {
     "TF-IDF + ridge regression": "A classic: counts words or groups of characters, and weighs them.",
     "character windows + linear": "A classic: looks at the characters around each token, and weighs them.",
     "QANet": "A network built for questions before there was pretraining; it learns from the labels alone.",
+    "static vectors + logistic regression": "A classic: one vector for each word, wherever it stands; weighs them.",
+    "static vectors + ridge regression": "A classic: one vector for each word, wherever it stands; weighs them.",
     "majority": "Always gives the most frequent answer. Anything useful must beat it.",
 }
 TASKS = {
@@ -36,6 +38,9 @@ METRICS = {
     "positive_f1": ("F1 of the positive label", "the balance of hits and false alarms of one of the two labels"),
     "f1": ("F1", "the balance of hits and false alarms"),
     "exact_match": ("exact match", "the share of answers that are right to the letter"),
+    "span_f1": ("F1 of spans", "the balance of hits and false alarms; a hit has the right type and both ends right"),
+    "span_precision": ("precision of spans", "the share of the predicted spans that are right"),
+    "span_recall": ("recall of spans", "the share of the true spans that were found"),
     "mcc": ("Matthews correlation", "how well answers and truth agree: 1 is always, 0 is chance"),
     "pearson": ("Pearson correlation", "how well answers follow the true numbers: 1 is perfectly, 0 not at all"),
     "spearman": (

@@ -17,6 +17,7 @@ from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
 from pluri.run.mistakes import write_mistakes
 from pluri.run.outputs import prediction_lines, write_answers, write_curves, write_lines
+from pluri.run.spans import keep_tagging, kept_tagging, notes_on_spans
 from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.compare import Comparison, compare
@@ -26,6 +27,7 @@ from pluri.tasks.fit import predict as predict_units
 from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.questions import read_questions
+from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -50,9 +52,13 @@ class FinetuneConfig(Tuning):
     labelled: use only so many training sequences, drawn anew by each seed. Of several counts each is tried; the model
         that is kept is of the largest. seeds: how many, or which.
     metric: accuracy, macro_f1, micro_f1, mcc, or with two labels positive_f1, the F1 of the later one (numbers by
-        value, others by characters); pearson or spearman for regression; f1 or exact_match for answers.
+        value, others by characters); pearson or spearman for regression; f1 or exact_match for answers;
+        where tags spell spans also span_f1, which is the default there, span_precision or span_recall.
+    legal: predict only sequences of tags that their scheme of spans allows.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone.
+    static_vectors: a file of word vectors (text of word2vec or GloVe), for one more baseline: regression on their
+        mean, or for tags on a word's and its neighbours'.
     qanet: also answer by a QANet with so many blocks in its model encoder (published: 7), from a random start and with
         as many passes over the training data as the others; 0 = leave it out.
     text_column, pair_columns, label_column: where a table keeps the text, the two sequences of a pair, the label.
@@ -67,9 +73,11 @@ class FinetuneConfig(Tuning):
     labelled: Count | Annotated[list[Count], Field(min_length=1)] | None = None
     seeds: int | list[Annotated[int, Field(ge=0, lt=2**63)]] = 3
     metric: str | None = None
+    legal: bool = False
     regression: bool = False
     baselines: bool = True
     qanet: int = Field(default=0, ge=0, strict=True)
+    static_vectors: str | None = None
     text_column: str = "text"
     pair_columns: tuple[str, str] = PAIR
     label_column: str = "label"
@@ -117,6 +125,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         metric=config.metric,
         scoring=config.scoring,
         threshold=config.null_score_diff_threshold,
+        legal=config.legal,
     )
     counts = _counts(config, train.records)
     model, tokenizer = load_model(config.model, heads={task.head: task.num_outputs})
@@ -135,6 +144,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
             seeds=seeds,
             tuning=config,
             baselines=config.baselines,
+            static_vectors=config.static_vectors,
             qanet=config.qanet,
             say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
         )
@@ -170,7 +180,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of a fine-tuned model on labelled data, each with its 95% bootstrap interval over the sequences.
 
-    settings: of answers, "name=value" for a field of `Answering`; by default as in fine-tuning.
+    settings: "name=value" for a field of `Answering`, of tags `Tagging` (legal=true); by default as in fine-tuning.
     Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of two labels also
     "positive": which one positive_f1 is of; of answers also "scoring": by whose rules, "words" (SQuAD) or "characters"
     (CMRC and DRCD).
@@ -203,8 +213,9 @@ def predict(
     """Writes a line of JSON for each sequence of `data`, in order, and returns how many.
 
     {"text", "label", "score"}, of pairs with "sentence1" and "sentence2" instead; no "score" of a number; {"tokens",
-    "tags", "scores"} for tags. A score is the probability that the model gives its answer. Labels in `data` are not
-    needed, and not read. UsageError: the output is the input.
+    "tags", "scores"} for tags, with "spans" where they spell any: {"type", "start", "end", "text"}, of tokens, the end
+    exclusive. A score is the probability that the model gives its answer. Labels in `data` are not needed, and not
+    read. UsageError: the output is the input.
     Of answers, `output` is a folder: predictions.json, nbest_predictions.json, null_odds.json, and submission.csv if
     `data` has the course's format. settings: as in `evaluate`.
     """
@@ -280,15 +291,17 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     kind: Kind | None = described.task or next((head for head in _HEADS if head in described.heads), None)
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
-    if settings and kind != "answer":
+    if settings and kind == "classify":
         raise UsageError(f"a model of the task {kind} has no settings", where=settings[0], do="leave them out")
     kept = Path(folder) / ANSWERING
-    answering = Answering.load(kept if kept.exists() else None, list(settings))
+    answering = Answering.load(kept if kept.exists() else None, list(settings) if kind == "answer" else [])
     regression = described.problem == "regression"
     labels = () if regression else tuple(described.labels or ())
     metric = "f1" if kind == "answer" else "pearson" if regression else "accuracy"
     model, tokenizer = load_model(folder)
-    task = Task(kind, labels, metric, answering.scoring, answering.null_score_diff_threshold)
+    tagging = kept_tagging(folder, labels, settings) if kind == "tag" else Tagging()
+    threshold = answering.null_score_diff_threshold
+    task = Task(kind, labels, metric, answering.scoring, threshold, tagging.scheme, tagging.legal)
     return _Tuned(model, tokenizer, task, answering)
 
 
@@ -310,11 +323,17 @@ def _results(
     limit = "were longer than the model reads"
     what = {"answer": "questions were longer than max_question_length", "pair": f"pairs {limit}"}
     notes += [f"{n} {name} {what.get(task.kind, f'texts {limit}')}, and were cut" for name, n in cut.items()]
+    if comparison.coverage is not None:
+        notes.append(f"{comparison.coverage:.1%} of the words judged on have a vector in {config.static_vectors}")
     outcome = comparison.best.outcome
     if isinstance(outcome, AnswerOutcome):
         notes += _notes_on_answers(config, comparison, outcome)
     if "positive_f1" in outcome.metrics:
         notes.append(f"positive_f1 is the F1 of the label {task.labels[-1]!r} alone")
+    if comparison.best.predictions is not None:
+        files = {"training": train.records, "validation": validation.records}
+        files |= {"test": test.records} if config.test else {}
+        notes += notes_on_spans(task, files, test.records, comparison.best.predictions.values)
     others = [metric for metric in outcome.metrics if metric not in (task.metric, "micro_f1")]
     return Results(
         rows=[row for one in comparisons for row in one.rows([task.metric, *others])],
@@ -348,6 +367,7 @@ def _save(config: FinetuneConfig, model: Model, tokenizer: Tokenizer, task: Task
         problem = "regression" if task.regression else "single_label_classification"
     kind = "pair" if task.kind == "pair" else None
     save_model(config.output, model, tokenizer, labels=task.labels or None, problem=problem, task=kind)
+    keep_tagging(config.output, task)
     if task.kind == "answer":
         kept = config.model_dump(include=set(Answering.model_fields), exclude_none=True)
         kept |= {} if threshold is None else {"null_score_diff_threshold": threshold}

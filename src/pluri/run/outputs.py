@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pluri.checkpoints.checkpoint import atomic_file
 from pluri.tasks.compare import Comparison
+from pluri.tasks.encode import spaced
 from pluri.tasks.fit import Predictions
 from pluri.tasks.formats import PAIR
-from pluri.tasks.task import Labelled, Task, questions
+from pluri.tasks.spans import SpanTags, find_spans
+from pluri.tasks.task import Labelled, Targets, Task, questions
 
 
 def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predictions) -> Iterator[str]:
@@ -25,6 +29,7 @@ def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predi
         labels = [float(value) if task.regression else task.labels[int(value)] for value in values]
         if task.kind == "tag":
             line = {"tokens": record.units, "tags": labels, "scores": scores}
+            line |= {"spans": _spans(task.tags, record.units, values)} if task.tags else {}
             line |= {"gold_tags": record.labels} if record.labels else {}
         else:
             names = PAIR if task.kind == "pair" else ("text",)
@@ -32,6 +37,15 @@ def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predi
             line |= {"score": scores[0]} if scores else {}
             line |= {"gold": record.labels[0]} if record.labels else {}
         yield json.dumps(line, ensure_ascii=False)
+
+
+def _spans(tags: SpanTags, units: Sequence[str], values: Targets) -> list[dict[str, Any]]:
+    """Those of one sentence: their type, tokens (end exclusive) and text."""
+    found = find_spans(tags, values.astype(np.int64), np.array([len(units)]))
+    return [
+        {"type": tags.names[kind], "start": start, "end": end, "text": "".join(spaced(units[start:end]))}
+        for start, end, kind in zip(*(side.tolist() for side in found), strict=True)
+    ]
 
 
 def write_answers(

@@ -26,6 +26,7 @@ from pluri.models.heads import Model
 from pluri.runtime import pick_device
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Split, labelled_positions, prediction_batches
+from pluri.tasks.pair import compared
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tasks.windows import TokenWindows
 
@@ -94,21 +95,30 @@ def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled
 
 
 def frozen(task: Task, model: Model, train: Split, validation: Split, test: Split) -> Targets:
-    """The pretrained body as it is, and logistic (or ridge) regression on its last hidden states.
+    """The pretrained body as it is, and `regressed` on its last hidden states.
 
-    A sequence is the mean over its tokens; for a pair see `_compared`. Of a training set beyond 20,000 tokens, evenly
-    spaced ones are used.
+    A sequence is the mean over its tokens; for a pair see `_compared`.
+    """
+    return regressed(task, lambda split: _features(model, task, split), train, validation, test)
+
+
+def regressed(
+    task: Task, features: Callable[[Split], Iterable[NDArray[np.float32]]], train: Split, validation: Split, test: Split
+) -> Targets:
+    """Logistic (or ridge) regression on features of the units, which come in blocks.
+
+    Of a training set beyond 20,000 tokens, evenly spaced ones are used.
     """
     targets = task.targets(train.records)
-    known = np.concatenate(list(_features(model, task, train)))  # (U, D)
+    known = np.concatenate(list(features(train)))  # (U, D)
     if len(known) > _MAX_UNITS:
         kept = np.linspace(0, len(known) - 1, _MAX_UNITS).astype(np.int64)
         known, targets = known[kept], targets[kept]
     candidates = [make_pipeline(StandardScaler(), _regression(task, strength)) for strength in (0.003, 0.03, 0.3)]
     models = [_fitted(candidate, known, targets) for candidate in candidates]
-    tried = _predicted_by_all(models, _features(model, task, validation))
+    tried = _predicted_by_all(models, features(validation))
     best = max(range(len(models)), key=lambda i: _score(task, validation.records, tried[i]))
-    return _predicted_by_all([models[best]], _features(model, task, test))[0]
+    return _predicted_by_all([models[best]], features(test))[0]
 
 
 def _predicted_by_all(models: Sequence[Any], features: Iterable[NDArray[np.float32]]) -> list[Targets]:
@@ -133,7 +143,7 @@ def _features(model: Model, task: Task, split: Split) -> Iterable[NDArray[np.flo
 
 
 def _compared(states: Iterable[NDArray[np.float32]]) -> Iterable[NDArray[np.float32]]:
-    """Of the means u, v of a pair, each sequence read alone: u, v, |u - v|, u * v (Conneau et al. 2017, section 3.1).
+    """`compared` of the means of a pair, each sequence read alone.
 
     states: blocks of such means, the sequences of a pair one after the other: (any number, D). Yields (pairs, 4D).
     Far better than the mean over both, read together: docs/log.md.
@@ -144,7 +154,7 @@ def _compared(states: Iterable[NDArray[np.float32]]) -> Iterable[NDArray[np.floa
         whole = len(rows) // 2 * 2
         left, u, v = rows[whole:], rows[0:whole:2], rows[1:whole:2]
         if whole:
-            yield np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
+            yield compared(u, v)
 
 
 def _of_tokens(hidden: Tensor, batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """One table: the fine-tuned model beside the same model from a random start and simple baselines, over seeds."""
 
 import importlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, w
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Measured, Outcome
 from pluri.tasks.qanet import answered_by_qanet
+from pluri.tasks.static import StaticVectors, read_vectors, words_of
 from pluri.tasks.task import Labelled, Targets, Task, draw
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -21,6 +23,7 @@ PRETRAINED, RANDOM_START, FROZEN, MAJORITY = "pretrained", "random start", "froz
 TFIDF, TFIDF_RIDGE = "TF-IDF + logistic regression", "TF-IDF + ridge regression"
 WINDOWS = "character windows + linear"
 QANET = "QANet"
+STATIC, STATIC_RIDGE = "static vectors + logistic regression", "static vectors + ridge regression"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +49,7 @@ class Comparison:
     """All runs of one number of labelled sequences.
 
     truncated: texts (of answers, questions) that were cut, by the name of the data.
+    coverage: the share of the test data's words that have a static vector, if such vectors were given.
     best: the pretrained run whose validation was best: the only one that keeps its model.
     """
 
@@ -54,6 +58,7 @@ class Comparison:
     labelled: int
     truncated: dict[str, int] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
+    coverage: float | None = None
 
     def add(self, run: Run) -> None:
         """Adds a run; of the fine-tuned models only the best so far is kept."""
@@ -118,6 +123,7 @@ def compare(
     seeds: Iterable[int] = (0,),
     tuning: Tuning | None = None,
     baselines: bool = True,
+    static_vectors: str | None = None,
     qanet: int = 0,
     name: str | None = None,
     say: Callable[[str], None] | None = None,
@@ -127,6 +133,7 @@ def compare(
     model: pretrained; it is copied, not changed. labelled: None uses all.
     baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
         TF-IDF and the majority predict labels, not spans.
+    static_vectors: a file of word vectors (see `read_vectors`), for one more baseline.
     qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
     name: of the task, in the rows. say: is told of each run when it is done.
     """
@@ -136,16 +143,25 @@ def compare(
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
     if baselines and task.kind != "answer":
         _scikit_learn()
+    vectors = None
+    if static_vectors is not None:
+        if not baselines or task.kind == "answer":
+            what = "answers have no such baseline" if baselines else "baselines = false leaves no baseline"
+            raise UsageError(what, where="static_vectors", do="leave it out")
+        words = (word for record in (*train, *validation, *test) for word in words_of(task, record))
+        vectors = read_vectors(static_vectors, words)
     make: dict[str, Any] = {"task": task, "tokenizer": tokenizer}
     make |= {"length": model.config.max_length, "truncate": tuning.truncate}
     make |= {"settings": tuning, "token_types": model.config.token_types}
     held_out, asked = Split.of(validation, **make), Split.of(test, **make)
     truncated = {"validation": held_out.encoded.truncated, "test": asked.encoded.truncated}
-    result = Comparison(task, name or task.kind, labelled or len(train), truncated)
+    coverage = vectors.coverage(task, test) if vectors else None
+    result = Comparison(task, name or task.kind, labelled or len(train), truncated, coverage=coverage)
     for seed in seeds:
         drawn = Split.of(draw(train, labelled, seed), **make)
         result.truncated["training"] = drawn.encoded.truncated
-        for run in _runs(model, task, drawn, held_out, asked, seed, tuning, baselines, qanet):
+        runs = _runs(model, task, drawn, held_out, asked, seed, tuning, baselines, qanet)
+        for run in itertools.chain(runs, _static(vectors, task, drawn, held_out, asked, seed)):
             result.add(run)
             if say:
                 value = run.outcome.value(task.metric)
@@ -208,6 +224,17 @@ def _baselines(model: Model, task: Task, train: Split, validation: Split, test: 
     else:
         yield TFIDF_RIDGE if task.regression else TFIDF, simple.tfidf(task, *records)
     yield MAJORITY, simple.majority(task, train.records, test.records)
+
+
+def _static(
+    vectors: StaticVectors | None, task: Task, train: Split, validation: Split, test: Split, seed: int
+) -> Iterator[Run]:
+    if vectors is not None:
+        method = STATIC_RIDGE if task.regression else STATIC
+        values = _scikit_learn().regressed(
+            task, lambda split: vectors.features(task, split.records), train, validation, test
+        )
+        yield Run(method, seed, task.outcome(test.records, values))
 
 
 def _scikit_learn() -> ModuleType:

@@ -1,6 +1,6 @@
 """From labelled sequences to training examples: special tokens, a label on each word's first piece, windows.
 
-Legend: n examples, T tokens in all, U units, W words.
+Legend: n examples, T tokens in all, U units, W words, G sequences.
 """
 
 import copy
@@ -35,6 +35,7 @@ class TaskExamples:
     targets: the class or the number of each unit, (U,); None where nothing is known: all are 0 then.
 
     pair_sizes: int64 (n, 5), the tokens in each part of a pair (see `EncodedPairs`); None of other tasks.
+    units: int64 (G,), how many labels each sequence takes.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class TaskExamples:
         self.offsets = offsets_of(lengths + len(before) + len(after))
         parts = [part for piece in pieces for part in (before, piece, after)]
         self.input_ids = np.concatenate(parts, dtype=np.int32)
-        units = int(task.num_labels(records).sum())
-        wanted = np.zeros(units) if targets is None else targets
+        self.units = task.num_labels(records)
+        wanted = np.zeros(self.units.sum()) if targets is None else targets
         self.labels, self.sequence_labels = None, None
         if labelled is not None:
             self.labels = np.full(len(self.input_ids), IGNORE, np.int32)
@@ -147,7 +148,7 @@ def _words(
     records: Sequence[Labelled], tokenizer: Tokenizer, room: int
 ) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int64]]]:
     """The ids of each window, and the places in it where its words' first pieces stand."""
-    flat = [text for record in records for text in _spaced(record.units)]
+    flat = [text for record in records for text in spaced(record.units)]
     words = zip(tokenizer.encode_batch(flat), flat, strict=True)
     pieces, labelled = [], []
     for record in records:
@@ -176,7 +177,7 @@ def _unknown(tokenizer: Tokenizer, text: str, where: str) -> int:
     return tokenizer.unk_id
 
 
-def _spaced(words: Sequence[str]) -> Iterator[str]:
+def spaced(words: Sequence[str]) -> Iterator[str]:
     """Each word as it stands in running text: a space before it, but not at the start or in scripts without spaces.
 
     Tokenizers that mark spaces (byte-level BPE) know a word by the space before it.

@@ -27,6 +27,7 @@ from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.decode import Nbest, best_spans, best_threshold
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.task import Labelled, Targets, Task
+from pluri.tasks.viterbi import legal_labels
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.trainer import Trained, TrainingConfig, train
 
@@ -238,6 +239,7 @@ def prediction_batches(examples: TaskExamples | AnswerExamples, most: int) -> It
 def predict(model: Model, task: Task, examples: TaskExamples | AnswerExamples) -> Predictions:
     """What the model says of each unit, in order. Keeps one number a unit, whatever the number of classes.
 
+    Legal tags are the best sequence of the whole sentence, over all of its windows.
     The model is moved to the fastest device, and stays there.
     """
     device = pick_device()
@@ -246,15 +248,11 @@ def predict(model: Model, task: Task, examples: TaskExamples | AnswerExamples) -
     if isinstance(examples, AnswerExamples):
         nbest = best_spans(model, batches, examples, device)
         return Predictions(nbest.decided(task.threshold), None, nbest)
+    blocks = _logits(model, task, batches, device)
+    if task.legal and task.tags is not None:
+        return Predictions(*legal_labels(blocks, examples.units, task.tags.allowed))
     values, scores = [], []
-    for batch in batches:
-        if task.kind == "tag":
-            at = labelled_positions(batch).to(device)  # (P,)
-            hidden = model.hidden(batch.to(device)).flatten(0, 1)  # (B * L, D)
-            logits = model.heads["tag"](hidden[at])  # (P, C)
-        else:
-            logits = model(batch.to(device), "classify")  # (N, C)
-        logits = logits.float()
+    for logits in blocks:
         if task.regression:
             values.append(logits.squeeze(1).double().cpu().numpy())
         else:
@@ -262,6 +260,18 @@ def predict(model: Model, task: Task, examples: TaskExamples | AnswerExamples) -
             values.append(top.indices.cpu().numpy())
             scores.append(top.values.cpu().numpy())
     return Predictions(np.concatenate(values), np.concatenate(scores) if scores else None)
+
+
+def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> Iterator[Tensor]:
+    """Of each batch, in order: (P, C) of tags, else (N, C)."""
+    for batch in batches:
+        if task.kind == "tag":
+            at = labelled_positions(batch).to(device)  # (P,)
+            hidden = model.hidden(batch.to(device)).flatten(0, 1)  # (B * L, D)
+            logits = model.heads["tag"](hidden[at])  # (P, C)
+        else:
+            logits = model(batch.to(device), "classify")  # (N, C)
+        yield logits.float()
 
 
 def judged(task: Task, records: Sequence[Labelled], said: Predictions) -> dict[str, float]:

@@ -76,6 +76,25 @@ class Outcome:
         return np.bincount(flat, minlength=self.num_classes**2).reshape(self.num_classes, self.num_classes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanOutcome(Outcome):
+    """Also how well the spans were found that the labels spell.
+
+    spans: (G, 3), the spans of each sequence that are right, predicted, and true.
+    """
+
+    spans: Floats
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (*SPAN_METRICS, *CLASS_METRICS)
+
+    def values(self, metric: str, weights: Floats) -> Floats:
+        if metric not in SPAN_METRICS:
+            return Outcome.values(self, metric, weights)
+        return SPAN_METRICS[metric](weights @ self.spans)
+
+
 def _ratio(above: Floats, below: Floats) -> Floats:
     """above / below, and 0 where below is 0: an undefined score counts as none, as scikit-learn's zero_division=0."""
     return np.divide(above, below, out=np.zeros(np.broadcast_shapes(above.shape, below.shape)), where=below > 0)
@@ -112,6 +131,22 @@ def mcc(counts: Floats) -> Floats:
     covariance = correct.sum(-1) * total - (predicted * gold).sum(-1)
     variances = (total**2 - (predicted**2).sum(-1)) * (total**2 - (gold**2).sum(-1))
     return _ratio(covariance, np.sqrt(np.maximum(variances, 0)))
+
+
+def span_f1(counts: Floats) -> Floats:
+    """F1 of all spans together, of whatever type (micro). counts: (..., 3), right, predicted and true ones."""
+    right, predicted, gold = np.moveaxis(counts, -1, 0)
+    return _ratio(2 * right, predicted + gold)
+
+
+def span_precision(counts: Floats) -> Floats:
+    right, predicted, _ = np.moveaxis(counts, -1, 0)
+    return _ratio(right, predicted)
+
+
+def span_recall(counts: Floats) -> Floats:
+    right, _, gold = np.moveaxis(counts, -1, 0)
+    return _ratio(right, gold)
 
 
 def pearson(gold: Floats, predicted: Floats, weights: Floats) -> Floats:
@@ -152,5 +187,10 @@ CLASS_METRICS: dict[str, Callable[[Floats], Floats]] = {
     "micro_f1": micro_f1,
     "positive_f1": positive_f1,
     "mcc": mcc,
+}
+SPAN_METRICS: dict[str, Callable[[Floats], Floats]] = {
+    "span_f1": span_f1,
+    "span_precision": span_precision,
+    "span_recall": span_recall,
 }
 NUMBER_METRICS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {"pearson": pearson, "spearman": spearman}

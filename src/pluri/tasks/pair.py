@@ -76,5 +76,10 @@ def fitting(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     return np.stack([np.where(swapped, longer, shorter), np.where(swapped, shorter, longer)], 1)
 
 
+def compared(u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What tells two vectors apart: u, v, |u - v|, u * v (Conneau et al. 2017, section 3.1). (n, D) to (n, 4D)."""
+    return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
+
+
 def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[NDArray[np.int32]]:
     return [np.array(encoding.ids, np.int32) for encoding in tokenizer.encode_batch(texts)]

@@ -1,6 +1,6 @@
 """Task: what a labelled sequence is, which labels there are, and what is to be predicted."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pluri.errors import DataError, UsageError
 from pluri.runtime import mix, permuted
 from pluri.tasks.answer_metrics import ANSWER_METRICS, AnswerOutcome, Scoring, answer_outcome
-from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, Outcome
+from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, SPAN_METRICS, Outcome, SpanOutcome
+from pluri.tasks.spans import Scheme, SpanTags, recognized, span_counts, span_tags
 
 Kind = Literal["classify", "pair", "tag", "answer"]
 Targets = NDArray[np.int64] | NDArray[np.float64]
@@ -58,6 +59,9 @@ class Task:
     metric: which of `metrics` a model is chosen and reported by.
     scoring, threshold: of answers. By which rules they are scored; how far "no answer" must score above the best span
         to be given, None = it never is.
+    scheme, legal: of tags. How they spell spans, None = they don't; whether only what the scheme allows is predicted.
+
+    UsageError: legal without a scheme.
     """
 
     kind: Kind
@@ -65,6 +69,13 @@ class Task:
     metric: str
     scoring: Scoring = "auto"
     threshold: float | None = None
+    scheme: Scheme | None = None
+    legal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.legal and self.scheme is None:
+            do = "leave it out, or name every tag as one of IOB1, IOB2, BIOES, BILOU, BMES does"
+            raise UsageError("these labels spell no spans", where="legal", do=do)
 
     @property
     def regression(self) -> bool:
@@ -82,6 +93,11 @@ class Task:
     def num_labels(self, records: Sequence[Labelled]) -> NDArray[np.int64]:
         """How many labels (U in all) each record takes, (G,): as many as tokens for "tag", else one."""
         return np.array([len(r.units) if self.kind == "tag" else 1 for r in records], np.int64)
+
+    @property
+    def tags(self) -> SpanTags | None:
+        """What the labels mean as tags of spans, if they spell any."""
+        return span_tags(self.labels, self.scheme) if self.scheme else None
 
     def targets(self, records: Sequence[Labelled]) -> Targets:
         """The class of each unit, or its number: (U,); of answers, the first span of a question, (G, 2), -1 for none.
@@ -110,43 +126,56 @@ class Task:
             asked = questions(records)
             texts = [question.document[start:end] for question, (start, end) in zip(asked, predicted, strict=True)]
             return answer_outcome([question.references or () for question in asked], texts, self.scoring)
-        sequence = np.repeat(np.arange(len(records)), self.num_labels(records))
-        return Outcome(self.targets(records), predicted, sequence, len(records), len(self.labels))
+        lengths, gold = self.num_labels(records), self.targets(records)
+        sequence = np.repeat(np.arange(len(records)), lengths)
+        if self.tags is None:
+            return Outcome(gold, predicted, sequence, len(records), len(self.labels))
+        spans = span_counts(self.tags, gold.astype(np.int64), predicted.astype(np.int64), lengths)
+        return SpanOutcome(gold, predicted, sequence, len(records), len(self.labels), spans=spans)
 
 
 def define_task(
     kind: Kind,
-    records: Iterable[Labelled],
+    records: Sequence[Labelled],
     *,
     regression: bool = False,
     metric: str | None = None,
     scoring: Scoring = "auto",
     threshold: float | None = None,
+    legal: bool = False,
 ) -> Task:
     """The task that these labels pose. Labels that are numbers come first, by value; then the others, by characters.
 
-    metric: default accuracy, or pearson for regression, or f1 for answers. scoring, threshold: see Task.
+    Tags whose names spell spans are recognized (`recognized`).
+
+    metric: default accuracy, or pearson for regression, f1 for answers, span_f1 for spans. The others: see Task.
     UsageError if the metric does not fit, or there is one class.
     """
+    labels = tuple(sorted({label for record in records for label in record.labels}, key=_order))
+    scheme = None
+    if kind == "tag" and not regression:
+        tags = Task(kind, labels, "accuracy")
+        scheme = recognized(labels, tags.targets(records).astype(np.int64), tags.num_labels(records))
     known = ANSWER_METRICS if kind == "answer" else NUMBER_METRICS if regression else CLASS_METRICS
-    metric = metric or ("f1" if kind == "answer" else "pearson" if regression else "accuracy")
+    known = (*SPAN_METRICS, *known) if scheme else known
+    usual = "span_f1" if scheme else "accuracy"
+    metric = metric or ("f1" if kind == "answer" else "pearson" if regression else usual)
     if metric not in known:
         what = "regression" if regression else kind
         raise UsageError(f"{what} has no metric {metric!r}", where="metric", do=f"choose one of {', '.join(known)}")
     if regression and kind not in ("classify", "pair"):
         raise UsageError("a number is predicted of a sequence, not of a token or a span", do="use classify or pair")
     if kind == "answer":
-        return Task(kind, (), metric, scoring, threshold)
+        return Task(kind, (), metric, scoring, threshold, legal=legal)
     if regression:
-        return Task(kind, (), metric)
-    labels = {label for record in records for label in record.labels}
+        return Task(kind, (), metric, legal=legal)
     if len(labels) < 2:
         label = next(iter(labels), "")
         raise UsageError(f"all training labels are {label!r}", do="give examples of at least two classes")
     if metric == "positive_f1" and len(labels) != 2:
         do = "choose macro_f1, the mean over all labels"
         raise UsageError(f"positive_f1 is of two labels, the training data has {len(labels)}", where="metric", do=do)
-    return Task(kind, tuple(sorted(labels, key=_order)), metric)
+    return Task(kind, labels, metric, scheme=scheme, legal=legal)
 
 
 def draw(records: Sequence[Labelled], count: int | None, seed: int) -> list[Labelled]:
