@@ -22,6 +22,7 @@ LESS = {  # what the guide says: what the test does
     "steps=8": "steps=2",
     "minutes = 5": "steps = 4\nbatch_tokens = 512",
     "-o reviews\n": "-o reviews --set epochs=1 --set min_steps=4 --set seeds=1\n",
+    "-o reviews-lora\n": "-o reviews-lora --set min_steps=2 --set epochs=1 --set seeds=1 --set baselines=false\n",
     "rows[:3000]": "rows[:120]",
     "paragraphs[600:]": "paragraphs[60:]",
     "paragraphs[300:600]": "paragraphs[30:60]",

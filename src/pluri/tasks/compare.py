@@ -9,6 +9,7 @@ from typing import Any
 
 from pluri.errors import UsageError
 from pluri.models.heads import Model
+from pluri.models.lora import Lora
 from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Measured, Outcome
@@ -24,7 +25,7 @@ WINDOWS = "character windows + linear"
 class Run:
     """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by.
 
-    threshold: of answers, what validation made of the task's.
+    threshold: of answers, what validation made of the task's. lora: the adapters that are merged into the model.
     """
 
     method: str
@@ -34,6 +35,7 @@ class Run:
     model: Model | None = None
     predictions: Predictions | None = None
     threshold: float | None = None
+    lora: Lora | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,12 @@ def compare(
 
     model: pretrained; it is copied, not changed. labelled: None uses all.
     baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
-        TF-IDF and the majority predict labels, not spans.
+        TF-IDF and the majority predict labels, not spans. The random start learns all of its weights, whatever
+        `tuning` says of the pretrained model's (`Adaptation.of_random_start`).
     name: of the task, in the rows. say: is told of each run when it is done.
     """
     tuning = tuning or Tuning()
+    tuning.check(model.config)
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
     if baselines and task.kind != "answer":
         _scikit_learn()
@@ -137,13 +141,15 @@ def _runs(
 ) -> Iterator[Run]:
     """Every method on one draw of the training data."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
-        tuned = with_new_head(model, task, seed, fresh=method == RANDOM_START, dropout=tuning.dropout)
-        trained = fit(tuned, task, train, validation, tuning, seed=seed)
+        known = method == PRETRAINED
+        tuned = with_new_head(model, task, seed, fresh=not known, dropout=tuning.dropout)
+        how = tuning if known else tuning.of_random_start()
+        trained = fit(tuned, task, train, validation, how, seed=seed)
         final = settled(task, trained.best)
         said = predict(tuned, final, test.encoded)
         outcome = task.outcome(test.records, said.values)
-        kept = tuned if method == PRETRAINED else None
-        yield Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold)
+        kept = tuned if known else None
+        yield Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold, trained.lora)
     if baselines and task.kind != "answer":
         for method, values in _baselines(model, task, train, validation, test):
             yield Run(method, seed, task.outcome(test.records, values))
