@@ -162,6 +162,8 @@ def finetune(
     the step from one to the next), max_question_length, max_answer_length, n_best_size, null_score_diff_threshold,
     scoring (words as SQuAD, characters as CMRC and DRCD).
 
+    To change less than all weights: --set lora_rank=8, or freeze, reinit_layers, layer_decay.
+
     Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
 
     Args:

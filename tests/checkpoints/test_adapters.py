@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pluri.batches.example import Examples
 from pluri.batches.packing import pack
@@ -142,6 +143,15 @@ def test_other_adapters_are_refused(change: dict[str, Any], message: str, tmp_pa
     file = tmp_path / "adapter" / ADAPTER_CONFIG
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(CheckpointError, match=message):
+        load_model(tmp_path / "adapter")
+
+
+def test_a_part_that_is_not_read_is_not_passed_over(tmp_path: Path, tokenizer: Tokenizer):
+    adapted(tmp_path, tokenizer, "bert", "tag", "query_value")
+    file = tmp_path / "adapter" / ADAPTER_WEIGHTS
+    name = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_B.bias"
+    save_file(load_file(file) | {name: torch.ones(32)}, file)
+    with pytest.raises(CheckpointError, match="not a product of two matrices"):
         load_model(tmp_path / "adapter")
 
 

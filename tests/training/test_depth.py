@@ -14,6 +14,7 @@ from pluri.batches.packing import pack
 from pluri.losses import pretraining_loss
 from pluri.models.config import preset
 from pluri.models.heads import Model
+from pluri.models.lora import attach
 from pluri.training.config import TrainingConfig
 from pluri.training.depth import Freeze, depths, freeze, learning_rate_factors, start_anew
 from pluri.training.optimizer import MasterOptimizer
@@ -97,13 +98,15 @@ def test_each_weight_moves_by_its_rate(name: str, dtype: torch.dtype) -> None:
         assert moved[0]["body.blocks.1.ffn.down.weight"].abs().median().item() == pytest.approx(0.02 * 0.25, rel=1e-3)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_decayed_rates_resume_to_the_bit(optimizer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("optimizer", "adapters"), [("adamw", False), ("muon", False), ("adamw", True)])
+def test_decayed_rates_resume_to_the_bit(optimizer: str, adapters: bool, tmp_path: Path) -> None:
     values = {"steps": 6, "learning_rate": 5e-3, "precision": "fp32", "optimizer": optimizer, "schedule": "linear"}
     config = TrainingConfig.parse(values)
 
     def run(folder: Path | None, decay: float = 0.7, **options: Any) -> list[torch.Tensor]:
         model, batches = made(), Batches(Copies(), batch_tokens=100, length=24, seed=0)
+        if adapters:
+            attach(model, 2, 2, "all_linear", seed=0)
         train(model, batches, pretraining_loss, config, output=folder, layer_decay=decay, **options)
         return list(model.parameters())
 

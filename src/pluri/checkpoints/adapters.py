@@ -127,6 +127,8 @@ class AdapterFolder:
                 whole[factor] = tensor
         where = str(self.path / ADAPTER_WEIGHTS)
         try:
+            if any(pair.keys() != {"A.weight", "B.weight"} for pair in factors.values()):
+                raise RuntimeError("some update is not a product of two matrices")
             products = {name: self.scale * pair["B.weight"] @ pair["A.weight"] for name, pair in factors.items()}
             changed = {name: base[name] + product for name, product in canonical(config, products).items()}
         except (KeyError, RuntimeError) as error:

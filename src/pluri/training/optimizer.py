@@ -114,7 +114,7 @@ class MasterOptimizer:
         self.optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
             counts = {f"{n}.weight": getattr(m, "stacked", 1) for n, m in model.named_modules()}
-            stacked = {self.masters[n]: counts.get(n, 1) for n in matrices}
+            stacked: dict[Tensor, int] = {self.masters[n]: counts.get(n, 1) for n in matrices}
             self.optimizers.append(Muon(self._groups(matrices, weight_decay), 0.0, stacked=stacked))
 
     def _groups(self, names: Iterable[str], weight_decay: float) -> list[dict[str, Any]]:
