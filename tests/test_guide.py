@@ -24,6 +24,7 @@ LESS = {  # what the guide says: what the test does
     "-o reviews\n": "-o reviews --set epochs=1 --set min_steps=4 --set seeds=1\n",
     "pairs[1500:]": "pairs[80:120]",
     "-o halves\n": "-o halves --set epochs=1 --set min_steps=4 --set baselines=false\n",
+    "-o reviews-lora\n": "-o reviews-lora --set min_steps=2 --set epochs=1 --set seeds=1 --set baselines=false\n",
     "rows[:3000]": "rows[:120]",
     'rows[:600], "dev": rows[600:800]': 'rows[:60], "dev": rows[60:80]',
     "-o things\n": "-o things --set epochs=1 --set min_steps=4 --set seeds=1\n",

@@ -164,6 +164,8 @@ def finetune(
     scoring (words as SQuAD, characters as CMRC and DRCD).
     Tags of spans: --set legal=true.
 
+    To change less than all weights: --set lora_rank=8, or freeze, reinit_layers, layer_decay.
+
     Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
 
     Args:

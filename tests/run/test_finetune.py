@@ -114,6 +114,27 @@ def test_prediction_needs_no_labels_and_repeats_itself(classifier, folder):
     assert lines[1:] == [{name: line[name] for name in ("text", "label", "score")} for line in known]
 
 
+def test_lora_leaves_a_whole_model_and_its_adapter_beside(folder, tmp_path):
+    """The settings as a user gives them; every program opens the one, `peft` the other."""
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    values = configured(folder, tmp_path / "lora", baselines=False).model_dump(mode="json", exclude_unset=True)
+    given = [f"{name}={json.dumps(value)}" for name, value in values.items()]
+    finetune(FinetuneConfig.load(None, [*given, "lora_rank=4", "lora_targets=all_linear"]), progress=False)
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=2)
+    opened = peft.PeftModel.from_pretrained(base, tmp_path / "lora" / "adapter").eval()
+    whole = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "lora").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "lora")
+    for line in read_lines(tmp_path / "lora" / "predictions.jsonl")[:5]:
+        words = tokenizer(line["text"], return_tensors="pt")
+        with torch.no_grad():
+            said, expected = opened(**words).logits, whole(**words).logits
+        torch.testing.assert_close(said, expected, atol=1e-5, rtol=0)
+        assert float(said.softmax(-1).max()) == pytest.approx(line["score"], abs=1e-4)
+    again = {"model": tmp_path / "lora" / "adapter", "baselines": False, "min_steps": 1}
+    finetune(configured(folder, tmp_path / "more", **again), progress=False)
+    assert not (tmp_path / "more" / "adapter").exists()
+
+
 def test_tags(folder):
     output = folder / "tagger"
     results = finetune(configured(folder, output, "conll", labelled=40, seeds=[3]), progress=False)

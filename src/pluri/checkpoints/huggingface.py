@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pluri.checkpoints.adapters import ADAPTER_WEIGHTS, AdapterFolder
 from pluri.checkpoints.checkpoint import sync
 from pluri.checkpoints.config_json import CONFIG, FolderConfig, Problem, describe, read_config
 from pluri.checkpoints.hub import conversion, local_folder
@@ -105,7 +106,8 @@ def save_model(
 def load_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, seed: int = 0) -> tuple[Model, Tokenizer]:
     """Reads a model folder, Pluri's or published, into fp32 on the CPU, whatever floating dtype the file has.
 
-    folder: or a name on the Hugging Face hub, org/name.
+    folder: or a name on the Hugging Face hub, org/name; or a folder of `peft` with LoRA adapters, which are merged into
+        the model that it names.
     heads: name to number of classes, as in Model; None takes the folder's own. A head that the folder lacks, or has
         with another number of classes, starts from initial values drawn by `seed` and is named in `model.new_heads`;
         if the folder has the pooling layer it reads, that is taken. Heads that are not asked for are left out.
@@ -118,7 +120,9 @@ def load_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, se
 
 def read_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, seed: int = 0) -> Loaded:
     """As `load_model`, with what else the folder tells."""
-    folder = local_folder(folder)
+    source = local_folder(folder)
+    adapter = AdapterFolder.read(source)
+    folder = source if adapter is None else adapter.base
     described = read_config(folder)
     config, where = described.config, str(folder / WEIGHTS)
     tokenizer = Tokenizer.load(folder)
@@ -126,6 +130,8 @@ def read_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, se
         what = f"the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}"
         raise CheckpointError(what, where=str(folder), do="put the model's own tokenizer there")
     tensors = canonical(config, read_tensors(folder / WEIGHTS))
+    if adapter is not None:
+        tensors = adapter.merged(config, tensors, read_tensors(source / ADAPTER_WEIGHTS))
     if heads is None:
         base = not described.heads and "pool" not in LACKS.get(config.family, ())
         pooled = base and published_names(config, "heads.pool.dense.weight")[0] in tensors

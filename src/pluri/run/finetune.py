@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from rich.console import Console
 
+from pluri.checkpoints.adapters import save_adapter
 from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.config import Folder
@@ -157,6 +158,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     assert best.model is not None
     assert best.predictions is not None
     _save(config, best.model, tokenizer, task, best.threshold)
+    save_adapter(config.output / "adapter", best.model, best.lora, base=config.model)
     if isinstance(best.outcome, AnswerOutcome):
         null = best.threshold is not None
         write_answers(config.output, test.records, best.predictions, null=null, course=test.course)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pluri.errors import UsageError
 from pluri.models.heads import Model
+from pluri.models.lora import Lora
 from pluri.tasks.curves import curve
 from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
@@ -30,7 +31,7 @@ STATIC, STATIC_RIDGE = "static vectors + logistic regression", "static vectors +
 class Run:
     """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by.
 
-    threshold: of answers, what validation made of the task's.
+    threshold: of answers, what validation made of the task's. lora: the adapters that are merged into the model.
     curve: of the fine-tuned ones, how training went, see `pluri.tasks.curves`.
     """
 
@@ -42,6 +43,7 @@ class Run:
     predictions: Predictions | None = None
     threshold: float | None = None
     curve: Sequence[dict[str, Any]] = ()
+    lora: Lora | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ def compare(
 
     model: pretrained; it is copied, not changed. labelled: None uses all.
     baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
-        TF-IDF and the majority predict labels, not spans.
+        TF-IDF and the majority predict labels, not spans. The random start learns all of its weights, whatever
+        `tuning` says of the pretrained model's (`Adaptation.of_random_start`).
     static_vectors: a file of word vectors (see `read_vectors`), for one more baseline.
     qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
     name: of the task, in the rows. say: is told of each run when it is done.
@@ -140,6 +143,7 @@ def compare(
     if qanet and task.kind != "answer":
         raise UsageError(f"QANet answers questions, the task is {task.kind}", where="qanet", do="leave it out")
     tuning = tuning or Tuning()
+    tuning.check(model.config)
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
     if baselines and task.kind != "answer":
         _scikit_learn()
@@ -183,7 +187,8 @@ def _runs(
     """Every method on one draw of the training data."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
         fresh = method == RANDOM_START
-        yield fine_tuned(method, model, task, train, validation, test, seed, tuning, fresh=fresh)
+        how = tuning.of_random_start() if fresh else tuning
+        yield fine_tuned(method, model, task, train, validation, test, seed, how, fresh=fresh)
     if baselines and task.kind != "answer":
         for method, values in _baselines(model, task, train, validation, test):
             yield Run(method, seed, task.outcome(test.records, values))
@@ -212,7 +217,7 @@ def fine_tuned(
     outcome = task.outcome(test.records, said.values)
     kept = tuned if method == PRETRAINED else None
     points = curve(trained, task.metric)
-    return Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold, points)
+    return Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold, points, trained.lora)
 
 
 def _baselines(model: Model, task: Task, train: Split, validation: Split, test: Split) -> Iterator[tuple[str, Targets]]:

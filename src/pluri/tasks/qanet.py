@@ -96,8 +96,8 @@ def answered_by_qanet(
         for records in (train, validation, test)
     )
     model = QANet(lexicon.vectors, lexicon.characters, blocks=blocks, max_length=length, seed=seed)
-    settings = _Published.model_validate(tuning.model_dump(include=set(Tuning.model_fields)))
-    trained = fit(model, task, learnt, held_out, settings, seed=seed)
+    budget = tuning.of_random_start().model_dump(include=set(Tuning.model_fields))
+    trained = fit(model, task, learnt, held_out, _Published.model_validate(budget), seed=seed)
     said = predict(model, settled(task, trained.best), asked.encoded)
     return task.outcome(test, said.values), trained.best[task.metric]
 

@@ -5,7 +5,7 @@ and small updates are not lost.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float,
         *,
         momentum: float = 0.95,
@@ -82,29 +82,47 @@ class MasterOptimizer:
 
     model: its parameters may be fp32 (they are their own masters) or bf16.
     name: "adamw" or "muon". betas: AdamW's. Weight decay spares vectors (norms, biases).
+    factors: what multiplies the learning rate of a parameter, by name; 1 where it is not named.
+    A parameter that needs no gradient is left out of everything; rounded by `dtype`, its fp32 value stays in `frozen`.
     """
 
     def __init__(
-        self, model: nn.Module, name: str, *, weight_decay: float, betas: tuple[float, float], dtype: torch.dtype
+        self,
+        model: nn.Module,
+        name: str,
+        *,
+        weight_decay: float,
+        betas: tuple[float, float],
+        dtype: torch.dtype,
+        factors: Mapping[str, float] | None = None,
     ) -> None:
         self.names = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters = dict(self.names)
+        self.frozen: dict[str, Tensor] = {}
         if dtype != torch.float32:
             self.masters = {n: nn.Parameter(p.detach().float().clone()) for n, p in self.names.items()}
+            frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+            self.frozen = {n: p.detach().to("cpu", copy=True) for n, p in frozen.items()}
             model.to(dtype)
         self.low_precision = dtype != torch.float32
         matrices = [n for n, p in self.names.items() if name == "muon" and p.ndim == 2 and ".blocks." in f".{n}"]
         rest = [n for n in self.names if n not in set(matrices)]
-        groups = [
-            {"params": [self.masters[n] for n in rest if self.names[n].ndim >= 2], "weight_decay": weight_decay},
-            {"params": [self.masters[n] for n in rest if self.names[n].ndim < 2], "weight_decay": 0.0},
-        ]
-        adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=1e-8, fused=True)
+        self.factors = factors or {}
+        decayed = self._groups([n for n in rest if self.names[n].ndim >= 2], weight_decay)
+        spared = self._groups([n for n in rest if self.names[n].ndim < 2], 0.0)
+        adamw = torch.optim.AdamW(decayed + spared, lr=0.0, betas=betas, eps=1e-8, fused=True)
         self.optimizers: list[torch.optim.Optimizer] = [adamw]
         if matrices:
             counts = {f"{n}.weight": getattr(m, "stacked", 1) for n, m in model.named_modules()}
-            stacked: dict[Tensor, int] = {self.masters[n]: counts[n] for n in matrices}
-            self.optimizers.append(Muon(stacked, 0.0, weight_decay=weight_decay, stacked=stacked))
+            stacked: dict[Tensor, int] = {self.masters[n]: counts.get(n, 1) for n in matrices}
+            self.optimizers.append(Muon(self._groups(matrices, weight_decay), 0.0, stacked=stacked))
+
+    def _groups(self, names: Iterable[str], weight_decay: float) -> list[dict[str, Any]]:
+        """The masters of these parameters, those of one factor together."""
+        together: dict[float, list[Tensor]] = defaultdict(list)
+        for name in names:
+            together[self.factors.get(name, 1.0)].append(self.masters[name])
+        return [{"params": p, "factor": f, "weight_decay": weight_decay} for f, p in together.items()]
 
     @torch.no_grad()
     def clip(self, max_norm: float) -> Tensor:
@@ -114,13 +132,13 @@ class MasterOptimizer:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """One update at `learning_rate`; gradients are released."""
+        """One update at `learning_rate` times each parameter's factor; gradients are released."""
         if self.low_precision:
             for name, parameter in self.names.items():
                 self.masters[name].grad = None if parameter.grad is None else parameter.grad.float()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["factor"]
             optimizer.step()
         if self.low_precision:
             for name, parameter in self.names.items():

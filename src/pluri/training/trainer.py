@@ -28,6 +28,7 @@ from pluri.models.config import train_flops
 from pluri.models.heads import Model
 from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate
 from pluri.training.config import TrainingConfig
+from pluri.training.depth import learning_rate_factors
 from pluri.training.interrupts import heard
 from pluri.training.journal import Journal
 from pluri.training.optimizer import MasterOptimizer
@@ -63,6 +64,7 @@ def train(
     *,
     output: Path | None = None,
     validate: Validate | None = None,
+    layer_decay: float = 1.0,
     resume: bool = False,
     stop_after: int | None = None,
     header: dict[str, Any] | None = None,
@@ -71,13 +73,15 @@ def train(
     """Trains `model` in place until its budget is spent; the model ends up in fp32, on the CPU.
 
     output: where the journal and the checkpoints go; None keeps nothing on disk.
+    layer_decay: of the learning rate, from each layer to the one below it (`learning_rate_factors`).
     stop_after: leave, with a checkpoint, once this many steps are done (the schedule still looks at the whole budget).
     header: what the journal's first line says besides version and machine.
     Ctrl-C or SIGTERM, where there is an output, is obeyed after the step that is going on, with a checkpoint.
     TrainingError: the loss is not finite (the batch is named, the last checkpoint kept), the disk is full, or such a
         signal came.
     """
-    return _Run(model, batches, loss, config, output, validate, header or {}).go(resume, stop_after, progress)
+    run = _Run(model, batches, loss, config, output, validate, layer_decay, header or {})
+    return run.go(resume, stop_after, progress)
 
 
 class _Run:
@@ -91,6 +95,7 @@ class _Run:
         config: TrainingConfig,
         output: Path | None,
         validate: Validate | None,
+        layer_decay: float,
         header: dict[str, Any],
     ) -> None:
         self.model, self.batches, self.loss, self.config = model, batches, loss, config
@@ -99,8 +104,9 @@ class _Run:
         self.device = pick_device()
         dtype = pick_dtype(config.precision, self.device)
         model.to(self.device)
+        factors = learning_rate_factors(model, layer_decay)
         self.optimizer = MasterOptimizer(
-            model, config.optimizer, weight_decay=config.weight_decay, betas=config.betas, dtype=dtype
+            model, config.optimizer, weight_decay=config.weight_decay, betas=config.betas, dtype=dtype, factors=factors
         )
         self.peak = product_rate(dtype, 1024, 0.2, self.device) if output is not None else math.inf
         self.done = Trained()
@@ -282,7 +288,7 @@ class _Run:
     @torch.no_grad()
     def _settle(self) -> None:
         """Leaves the model in fp32 on the CPU, with the best weights where a metric chose them, else the last."""
-        weights = self.best_weights or {n: m.detach() for n, m in self.optimizer.masters.items()}
+        weights = self.optimizer.frozen | (self.best_weights or self.optimizer.masters)
         self.model.float().to("cpu")
         for name, parameter in self.model.named_parameters():
             if name in weights:
