@@ -9,7 +9,7 @@ import torch
 from pluri.runtime import pick_device
 from pluri.tasks.fit import Split, _logits, predict, prediction_batches, with_new_head
 from pluri.tasks.spans import illegal, span_tags
-from pluri.tasks.task import Labelled, define_task, units_of
+from pluri.tasks.task import Labelled, define_task
 from pluri.tasks.viterbi import best_paths, legal_labels
 
 LABELS = {
@@ -80,6 +80,6 @@ def test_a_sentence_is_decoded_whole_over_its_windows(made, small, tokenizer):
         logits = torch.cat(list(_logits(model, task, prediction_batches(encoded, 48), pick_device())))
     scores = logits.log_softmax(1).cpu().numpy()
     assert (free.values == scores.argmax(1)).all()
-    assert illegal(task.tags, free.values.astype(np.int64), units_of(records)).any()
-    assert (said.values == best_paths(scores, units_of(records), task.tags.allowed)).all()
-    assert not illegal(task.tags, said.values.astype(np.int64), units_of(records)).any()
+    assert illegal(task.tags, free.values.astype(np.int64), task.num_labels(records)).any()
+    assert (said.values == best_paths(scores, task.num_labels(records), task.tags.allowed)).all()
+    assert not illegal(task.tags, said.values.astype(np.int64), task.num_labels(records)).any()
