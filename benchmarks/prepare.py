@@ -92,7 +92,7 @@ def peak(file: Path, tokenizer: Path, store: Path) -> int:
     highest = 0
     while process.poll() is None:
         highest = max(highest, memory(process.pid))
-        time.sleep(0.1)
+        time.sleep(0.5)
     if process.returncode:
         sys.exit(f"prepare failed with code {process.returncode}")
     return highest

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pluri.report import write_report as write_report
     from pluri.run.doctor import diagnose as diagnose
     from pluri.run.finetune import FinetuneConfig as FinetuneConfig
-    from pluri.run.finetune import evaluate as evaluate
     from pluri.run.finetune import finetune as finetune
-    from pluri.run.finetune import predict as predict
+    from pluri.run.predict import evaluate as evaluate
+    from pluri.run.predict import predict as predict
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
     from pluri.run.pretrain import pretrain as pretrain
     from pluri.run.verify import verify_resume as verify_resume
@@ -37,11 +37,11 @@ _HOMES = {
     "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
     "embed": "inference.embedding_files",
-    "evaluate": "run.finetune",
+    "evaluate": "run.predict",
     "fill": "inference.fill",
     "finetune": "run.finetune",
     "load_model": "checkpoints.huggingface",
-    "predict": "run.finetune",
+    "predict": "run.predict",
     "prepare": "tokens.prepare",
     "pretrain": "run.pretrain",
     "quickstart": "demo",

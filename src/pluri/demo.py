@@ -171,7 +171,7 @@ def few_labels(
     texts = {record.units for record in sentences}
     train = [record for record in sentences if id(record) not in chosen]
     test = draw([record for record in unseen if record.units not in texts], _TEST, _TEST_DRAW)
-    task = define_task("tag", [*train, *validation, *test])
+    task = define_task("tag", [*train, *validation, *test], metric="accuracy")
     make = {"task": task, "tokenizer": tokenizer, "length": LENGTH, "truncate": False}
     checked, asked = Split.of(validation, **make), Split.of(test, **make)
     comparisons: dict[int, Comparison] = {}

@@ -12,7 +12,8 @@ from pluri.errors import DataError, UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.run.doctor import diagnose
-from pluri.run.finetune import FinetuneConfig, evaluate, finetune, predict
+from pluri.run.finetune import FinetuneConfig, finetune
+from pluri.run.predict import evaluate, predict
 from pluri.tokens.training import train_tokenizer
 
 PLAIN, COLOURS = ("cat", "dog", "sat", "ran", "mat", "hat"), ("red", "blue", "green")

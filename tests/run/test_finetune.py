@@ -8,7 +8,8 @@ from pluri.checkpoints.huggingface import save_model
 from pluri.errors import DataError, UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
-from pluri.run.finetune import FinetuneConfig, evaluate, finetune, predict
+from pluri.run.finetune import FinetuneConfig, finetune
+from pluri.run.predict import evaluate, predict
 from pluri.tokens.training import train_tokenizer
 
 WORDS = ("fine", "good", "great", "poor", "bad", "awful", "film", "book", "song", "was")

@@ -15,7 +15,8 @@ from pluri.errors import CheckpointError, DataError, UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.run.doctor import diagnose
-from pluri.run.finetune import FinetuneConfig, evaluate, finetune, predict
+from pluri.run.finetune import FinetuneConfig, finetune
+from pluri.run.predict import evaluate, predict
 from pluri.tokens.training import train_tokenizer
 
 THINGS, OTHERS = ("cat", "dog", "hat", "sun"), ("a", "the", "my", "one", "no", "that")

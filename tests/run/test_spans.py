@@ -9,7 +9,8 @@ from pluri.checkpoints.huggingface import save_model
 from pluri.errors import UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
-from pluri.run.finetune import FinetuneConfig, evaluate, finetune, predict
+from pluri.run.finetune import FinetuneConfig, finetune
+from pluri.run.predict import evaluate, predict
 from pluri.run.spans import keep_tagging, kept_tagging
 from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Labelled, define_task
