@@ -1,4 +1,4 @@
-"""The default recipe against one change at a time: validation loss after the same minutes of pretraining.
+"""The quickstart's recipe against one change at a time: validation loss after the same minutes of pretraining.
 
     python recipes/default-recipe/run.py OUTPUT [--minutes 1] [--rounds 2] [--only NAME ...]
 
@@ -29,8 +29,8 @@ from pluri.training.trainer import mean_loss
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "random start instead of counts": {"spectral_start": False},
-    "no context embedding": {"model": {"context": 0}},
+    "embedding of the neighbours, from chance": {"model": {"context": 2}, "spectral_start": False},
+    "embedding of the neighbours, from counts": {"model": {"context": 2}},
     "AdamW, 3e-3": {"training": {"optimizer": "adamw"}},
     "AdamW, 1e-3": {"training": {"optimizer": "adamw", "learning_rate": 1e-3}},
     "learning rate 1.5e-3": {"training": {"learning_rate": 1.5e-3}},
@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "always [MASK]": {"objective": {"mask": 1.0, "random": 0.0}},
     "gelu, no gate": {"model": {"gated": False, "activation": "gelu"}},
     "squared ReLU, no gate": {"model": {"gated": False, "activation": "relu2"}},
-    "4 layers, 256 wide": {"model": {"num_layers": 4, "hidden_size": 256}},
+    "2 layers, 384 wide": {"model": {"num_layers": 2, "hidden_size": 384}},
     "batches of 2,048": {"training": {"batch_tokens": 2048}},
     "batches of 8,192": {"training": {"batch_tokens": 8192}},
 }
