@@ -23,7 +23,7 @@ from pluri.run.outputs import write_curves
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.runtime import pick_device, pick_dtype, product_rate
 from pluri.tasks.baselines import windows
-from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run, fine_tuned
+from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run, Splits, fine_tuned
 from pluri.tasks.fit import Split, Tuning
 from pluri.tasks.task import Labelled, define_task, draw
 from pluri.tokens.prepare import prepare
@@ -201,8 +201,8 @@ def few_labels(
         for method, start in starts.items():
             if method == COUNTS and size != sizes[0]:
                 continue  # one size shows what they are worth
-            run = fine_tuned(method, start or model, task, drawn, checked, asked, seed, _TUNING, fresh=start is None)
-            comparison.add(run)
+            splits = Splits(drawn, checked, asked)
+            comparison.add(fine_tuned(method, start or model, task, splits, seed, _TUNING, fresh=start is None))
         if linear:
             outcome = task.outcome(test, windows(task, drawn.records, validation, test))
             comparison.add(Run(WINDOWS, seed, outcome))

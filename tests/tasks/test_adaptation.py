@@ -133,7 +133,7 @@ def test_the_random_start_learns_all_of_its_weights(made, small, tokenizer, monk
     task = define_task("classify", train)
     tuning = Tuning(min_steps=3, validations=1, lora_rank=2, layer_decay=0.5, weight_decay=0.02)
     pytest.importorskip("sklearn")
-    found = comparing.compare(small, tokenizer, task, train, validation, test, tuning=tuning)
+    (found,) = comparing.compare(small, tokenizer, task, train, validation, test, tuning=tuning)
     (_, first), (random, second) = told
     assert first == tuning
     assert (second.lora_rank, second.layer_decay, second.weight_decay) == (None, 1.0, 0.02)

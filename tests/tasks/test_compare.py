@@ -6,7 +6,7 @@ import pytest
 
 from pluri.errors import UsageError
 from pluri.tasks.compare import FROZEN, MAJORITY, PRETRAINED, RANDOM_START, TFIDF, WINDOWS, compare
-from pluri.tasks.fit import Tuning
+from pluri.tasks.fit import Split, Tuning
 from pluri.tasks.task import define_task
 
 TUNING = Tuning(min_steps=4, batch_tokens=256, validations=2)
@@ -17,7 +17,7 @@ def compared(made, small, tokenizer):
     def compared(maker="tagged", kind: Any = "tag", **options):
         train, validation, test = (getattr(made, maker)(count, seed) for count, seed in ((60, 1), (20, 2), (30, 3)))
         task = define_task(kind, train)
-        return compare(small, tokenizer, task, train, validation, test, **{"tuning": TUNING, **options})
+        return compare(small, tokenizer, task, train, validation, test, **{"tuning": TUNING, **options})[-1]
 
     return compared
 
@@ -26,7 +26,7 @@ def compared(made, small, tokenizer):
 def test_every_method_and_seed_has_its_row(compared, maker, kind, linear):
     pytest.importorskip("sklearn")
     told = []
-    found = compared(maker, kind, labelled=40, seeds=(0, 1), say=told.append)
+    found = compared(maker, kind, labelled=[40], seeds=(0, 1), say=told.append)
     rows = found.rows()
     assert [row["method"] for row in rows[::2]] == [PRETRAINED, RANDOM_START, FROZEN, linear, MAJORITY]
     assert {(row["task"], row["labelled"], row["metric"]) for row in rows} == {(kind, 40, "accuracy")}
@@ -50,6 +50,20 @@ def test_only_the_best_model_is_kept(compared):
     assert {run.method for run in found.runs} == {PRETRAINED}
 
 
+def test_of_several_counts_the_last_keeps_its_model(made, small, tokenizer, monkeypatch):
+    encoded = []
+    of = Split.of
+    monkeypatch.setattr(
+        Split, "of", lambda records, *args, **more: encoded.append(len(records)) or of(records, *args, **more)
+    )
+    train, validation, test = (made.tagged(count, seed) for count, seed in ((60, 1), (20, 2), (30, 3)))
+    task, counts = define_task("tag", train), (10, 40, None)
+    found = compare(small, tokenizer, task, train, validation, test, labelled=counts, tuning=TUNING, baselines=False)
+    assert [one.labelled for one in found] == [10, 40, 60]
+    assert [[run.model is None for run in one.runs] for one in found] == [[True], [True], [False]]
+    assert encoded == [20, 30, 10, 40, 60]  # what all are judged on, once
+
+
 def test_the_given_model_stays_as_it_is(compared, small):
     before = {name: value.clone() for name, value in small.state_dict().items()}
     compared(baselines=False)
@@ -69,7 +83,7 @@ def test_without_scikit_learn_the_user_is_told(compared, monkeypatch):
 
 def test_each_fine_tuning_has_its_curve(compared):
     pytest.importorskip("sklearn")
-    found = compared(labelled=40, seeds=(0, 1))
+    found = compared(labelled=[40], seeds=(0, 1))
     rows = found.curves()
     assert {(row["method"], row["seed"]) for row in rows} == {
         (m, s) for m in (PRETRAINED, RANDOM_START) for s in (0, 1)

@@ -82,7 +82,7 @@ def test_vectors_that_know_the_answer_are_one_more_row(made, small, tokenizer, t
     lines = [f"{word} {int(word[0] > 'd')} {sum(c <= 'd' for c in word)} {len(word)}" for word in sorted(words)]
     file = written(tmp_path, "v.txt", "\n".join(lines) + "\n")
     task = define_task(kind, parts[0], regression=maker == "measured")
-    found = compare(small, tokenizer, task, *parts, tuning=TUNING, static_vectors=file)
+    (found,) = compare(small, tokenizer, task, *parts, tuning=TUNING, static_vectors=file)
     (run,) = (run for run in found.runs if run.method == method)
     assert run.outcome.value(task.metric) > 0.9
     assert found.coverage == 1

@@ -120,26 +120,21 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     )
     counts = _counts(config, train.records)
     model, tokenizer = load_model(config.model, heads={task.head: task.num_outputs})
-    comparisons: list[Comparison] = []
-    for count in counts:
-        if comparisons:
-            comparisons[-1].forget()
-        comparison = compare(
-            model,
-            tokenizer,
-            task,
-            train.records,
-            validation.records,
-            test.records,
-            labelled=count,
-            seeds=seeds,
-            tuning=config,
-            baselines=config.baselines,
-            static_vectors=config.static_vectors,
-            qanet=config.qanet,
-            say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
-        )
-        comparisons.append(comparison)
+    comparisons = compare(
+        model,
+        tokenizer,
+        task,
+        train.records,
+        validation.records,
+        test.records,
+        labelled=counts,
+        seeds=seeds,
+        tuning=config,
+        baselines=config.baselines,
+        static_vectors=config.static_vectors,
+        qanet=config.qanet,
+        say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
+    )
     results = _results(config, comparisons, train, validation, test)
     # First what is small and took long: a disk that the model fills must not take it along.
     write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])

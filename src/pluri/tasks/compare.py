@@ -1,12 +1,11 @@
 """One table: the fine-tuned model beside the same model from a random start and simple baselines, over seeds."""
 
 import importlib
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pluri.errors import UsageError
 from pluri.models.heads import Model
@@ -113,6 +112,18 @@ class Comparison:
         return {"labels": list(self.task.labels), "matrix": outcome.confusion().tolist()}
 
 
+class Splits(NamedTuple):
+    """What one fine-tuning learns from, is chosen by, and is judged on."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+    @property
+    def records(self) -> tuple[Sequence[Labelled], Sequence[Labelled], Sequence[Labelled]]:
+        return self.train.records, self.validation.records, self.test.records
+
+
 def compare(
     model: Model,
     tokenizer: Tokenizer,
@@ -121,24 +132,24 @@ def compare(
     validation: Sequence[Labelled],
     test: Sequence[Labelled],
     *,
-    labelled: int | None = None,
-    seeds: Iterable[int] = (0,),
+    labelled: Sequence[int | None] = (None,),
+    seeds: Sequence[int] = (0,),
     tuning: Tuning | None = None,
     baselines: bool = True,
     static_vectors: str | None = None,
     qanet: int = 0,
-    name: str | None = None,
     say: Callable[[str], None] | None = None,
-) -> Comparison:
-    """Fine-tunes on `labelled` of the training sequences, drawn anew by each seed, and judges everything on `test`.
+) -> list[Comparison]:
+    """Fine-tunes on so many of the training sequences, drawn anew by each seed, and judges everything on `test`.
 
-    model: pretrained; it is copied, not changed. labelled: None uses all.
+    model: pretrained; it is copied, not changed.
+    labelled: how many; None is all. Each has its comparison, of which only the last keeps a model.
     baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
         TF-IDF and the majority predict labels, not spans. The random start learns all of its weights, whatever
         `tuning` says of the pretrained model's (`Adaptation.of_random_start`).
     static_vectors: a file of word vectors (see `read_vectors`), for one more baseline.
     qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
-    name: of the task, in the rows. say: is told of each run when it is done.
+    say: is told of each run when it is done.
     """
     if qanet and task.kind != "answer":
         raise UsageError(f"QANet answers questions, the task is {task.kind}", where="qanet", do="leave it out")
@@ -160,86 +171,73 @@ def compare(
     held_out, asked = Split.of(validation, **make), Split.of(test, **make)
     truncated = {"validation": held_out.encoded.truncated, "test": asked.encoded.truncated}
     coverage = vectors.coverage(task, test) if vectors else None
-    result = Comparison(task, name or task.kind, labelled or len(train), truncated, coverage=coverage)
-    for seed in seeds:
-        drawn = Split.of(draw(train, labelled, seed), **make)
-        result.truncated["training"] = drawn.encoded.truncated
-        runs = _runs(model, task, drawn, held_out, asked, seed, tuning, baselines, qanet)
-        for run in itertools.chain(runs, _static(vectors, task, drawn, held_out, asked, seed)):
-            result.add(run)
-            if say:
-                value = run.outcome.value(task.metric)
-                say(f"{run.method}, {result.labelled} labelled, seed {seed}: {task.metric} {value:.3f}")
-    return result
+    found: list[Comparison] = []
+    for count in labelled:
+        if found:
+            found[-1].forget()
+        found.append(Comparison(task, task.kind, count or len(train), dict(truncated), coverage=coverage))
+        for seed in seeds:
+            drawn = Split.of(draw(train, count, seed), **make)
+            found[-1].truncated["training"] = drawn.encoded.truncated
+            for run in _runs(model, task, Splits(drawn, held_out, asked), seed, tuning, baselines, vectors, qanet):
+                found[-1].add(run)
+                if say:
+                    value = run.outcome.value(task.metric)
+                    say(f"{run.method}, {found[-1].labelled} labelled, seed {seed}: {task.metric} {value:.3f}")
+    return found
 
 
 def _runs(
     model: Model,
     task: Task,
-    train: Split,
-    validation: Split,
-    test: Split,
+    splits: Splits,
     seed: int,
     tuning: Tuning,
     baselines: bool,
+    vectors: StaticVectors | None,
     qanet: int,
 ) -> Iterator[Run]:
     """Every method on one draw of the training data."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
         fresh = method == RANDOM_START
         how = tuning.of_random_start() if fresh else tuning
-        yield fine_tuned(method, model, task, train, validation, test, seed, how, fresh=fresh)
+        yield fine_tuned(method, model, task, splits, seed, how, fresh=fresh)
     if baselines and task.kind != "answer":
-        for method, values in _baselines(model, task, train, validation, test):
-            yield Run(method, seed, task.outcome(test.records, values))
+        for method, values in _baselines(model, task, splits, vectors):
+            yield Run(method, seed, task.outcome(splits.test.records, values))
     if qanet:
-        records, length = (train.records, validation.records, test.records), model.config.max_length
-        yield Run(QANET, seed, *answered_by_qanet(task, *records, tuning, blocks=qanet, length=length, seed=seed))
+        length = model.config.max_length
+        said = answered_by_qanet(task, *splits.records, tuning, blocks=qanet, length=length, seed=seed)
+        yield Run(QANET, seed, *said)
 
 
 def fine_tuned(
-    method: str,
-    start: Model,
-    task: Task,
-    train: Split,
-    validation: Split,
-    test: Split,
-    seed: int,
-    tuning: Tuning,
-    *,
-    fresh: bool = False,
+    method: str, start: Model, task: Task, splits: Splits, seed: int, tuning: Tuning, *, fresh: bool = False
 ) -> Run:
-    """Fine-tunes a copy of `start`, or with `fresh` the same model from a random start, and judges it on `test`."""
+    """Fine-tunes a copy of `start`, or with `fresh` the same model from a random start, and judges it on the test."""
     tuned = with_new_head(start, task, seed, fresh=fresh, dropout=tuning.dropout)
-    trained = fit(tuned, task, train, validation, tuning, seed=seed)
+    trained = fit(tuned, task, splits.train, splits.validation, tuning, seed=seed)
     final = settled(task, trained.best)
-    said = predict(tuned, final, test.encoded)
-    outcome = task.outcome(test.records, said.values)
+    said = predict(tuned, final, splits.test.encoded)
+    outcome = task.outcome(splits.test.records, said.values)
     kept = tuned if method == PRETRAINED else None
     points = curve(trained, task.metric)
     return Run(method, seed, outcome, trained.best[task.metric], kept, said, final.threshold, points, trained.lora)
 
 
-def _baselines(model: Model, task: Task, train: Split, validation: Split, test: Split) -> Iterator[tuple[str, Targets]]:
+def _baselines(
+    model: Model, task: Task, splits: Splits, vectors: StaticVectors | None
+) -> Iterator[tuple[str, Targets]]:
     simple = _scikit_learn()
-    yield FROZEN, simple.frozen(task, model, train, validation, test)
-    records = (train.records, validation.records, test.records)
+    yield FROZEN, simple.frozen(task, model, *splits)
     if task.kind == "tag":
-        yield WINDOWS, simple.windows(task, *records)
+        yield WINDOWS, simple.windows(task, *splits.records)
     else:
-        yield TFIDF_RIDGE if task.regression else TFIDF, simple.tfidf(task, *records)
-    yield MAJORITY, simple.majority(task, train.records, test.records)
-
-
-def _static(
-    vectors: StaticVectors | None, task: Task, train: Split, validation: Split, test: Split, seed: int
-) -> Iterator[Run]:
+        yield TFIDF_RIDGE if task.regression else TFIDF, simple.tfidf(task, *splits.records)
     if vectors is not None:
-        method = STATIC_RIDGE if task.regression else STATIC
-        values = _scikit_learn().regressed(
-            task, lambda split: vectors.features(task, split.records), train, validation, test
-        )
-        yield Run(method, seed, task.outcome(test.records, values))
+        values = simple.regressed(task, lambda split: vectors.features(task, split.records), *splits)
+        yield STATIC_RIDGE if task.regression else STATIC, values
+    yield MAJORITY, simple.majority(task, splits.train.records, splits.test.records)
 
 
 def _scikit_learn() -> ModuleType:
