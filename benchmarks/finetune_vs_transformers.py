@@ -10,7 +10,6 @@ not timed. Alternating A B A B, medians of the ratios round by round; quality is
 seed of its own.
 """
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from labelled import DATA, DOC_STRIDE, Case, best_characters, cases, encoded, peer_class
-from measuring import Row, alternate, arguments, finish, median_ratio
+from labelled import DOC_STRIDE, Case, best_characters, encoded, measured, peer_class
+from measuring import Row, alternate, median_ratio
 from pluri.batches.loader import Batches
 from pluri.checkpoints.huggingface import load_model
 from pluri.losses import answer_loss, classification_loss
@@ -115,31 +114,21 @@ class Transformers:
         return len(self.training) / seconds
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
-    options = parser.parse_args()
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as place:
-        work = Path(place)
-        for case in cases(options.data, work, QUICK if options.quick else SIZES):
-            at_once = 8 if case.task.kind == "answer" else 32
-            ours, theirs = Pluri(case, at_once), Transformers(case, at_once, work / "trainer")
-            rates = alternate({"pluri": ours, "transformers": theirs}, 2 if options.quick else 3)
-            rows.append(
-                {
-                    "case": f"{case.name}, {len(theirs.training):,} inputs",
-                    "peer": f"transformers Trainer, {'bf16' if fast_bf16() else 'fp32'}, group by length",
-                    "inputs_per_second": float(np.median(rates["pluri"])),
-                    "peer_inputs_per_second": float(np.median(rates["transformers"])),
-                    "ratio": median_ratio(rates["pluri"], rates["transformers"]),
-                    "metric": case.task.metric,
-                    "quality": float(np.mean(ours.quality)),
-                    "peer_quality": float(np.mean(theirs.quality)),
-                }
-            )
-    finish(rows, options.json, "Fine-tuning, one epoch")
+def row(case: Case, work: Path, quick: bool) -> Row:
+    at_once = 8 if case.task.kind == "answer" else 32
+    ours, theirs = Pluri(case, at_once), Transformers(case, at_once, work / "trainer")
+    rates = alternate({"pluri": ours, "transformers": theirs}, 2 if quick else 3)
+    return {
+        "case": f"{case.name}, {len(theirs.training):,} inputs",
+        "peer": f"transformers Trainer, {'bf16' if fast_bf16() else 'fp32'}, group by length",
+        "inputs_per_second": float(np.median(rates["pluri"])),
+        "peer_inputs_per_second": float(np.median(rates["transformers"])),
+        "ratio": median_ratio(rates["pluri"], rates["transformers"]),
+        "metric": case.task.metric,
+        "quality": float(np.mean(ours.quality)),
+        "peer_quality": float(np.mean(theirs.quality)),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    measured(__doc__ or "", "Fine-tuning, one epoch", SIZES, QUICK, row)

@@ -3,7 +3,8 @@
 import gzip
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from measuring import Row, arguments, finish
 from pluri.checkpoints.huggingface import save_model
 from pluri.models.config import preset
 from pluri.models.heads import Model
@@ -28,6 +30,9 @@ _FILES: dict[str, tuple[Kind, int, str, str]] = {
 }
 
 
+Size = tuple[int, int]  # training and test sequences
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """checkpoint: the folder that both sides start from. length: tokens of the longest input.
@@ -43,7 +48,21 @@ class Case:
     test: list[Labelled]
 
 
-def cases(data: Path, work: Path, sizes: dict[str, tuple[int, int]]) -> Iterator[Case]:
+Measure = Callable[[Case, Path, bool], Row]
+
+
+def measured(description: str, title: str, sizes: dict[str, Size], quick: dict[str, Size], row: Measure) -> None:
+    """A row for each case; the command line that both benchmarks take. row: (case, a folder to work in, quick?)."""
+    parser = arguments(description)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        found = cases(options.data, work, quick if options.quick else sizes)
+        finish([row(case, work, options.quick) for case in found], options.json, title)
+
+
+def cases(data: Path, work: Path, sizes: dict[str, Size]) -> Iterator[Case]:
     """The built-in reviews with a random BERT, made in `work`; then, with the published MiniLM-L6, what `data` holds.
 
     That is SST-2 (class/sst2), SICK entailment (pair/sick2014), and SQuAD dev without XQuAD (qa).

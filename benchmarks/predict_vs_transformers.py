@@ -10,7 +10,6 @@ of 8, 32 and 128, of which the fastest is the peer (bf16 where that is faster he
 best valid spans of every window, the peer takes the best one. Alternating A B A B; medians of the ratios by round.
 """
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from labelled import DATA, DOC_STRIDE, Case, best_characters, cases, encoded, peer_class
-from measuring import Row, alternate, arguments, finish, median_ratio
+from labelled import DOC_STRIDE, Case, best_characters, encoded, measured, peer_class
+from measuring import Row, alternate, median_ratio
 from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.runtime import fast_bf16
 from pluri.tasks.answer import Answering
@@ -80,36 +79,26 @@ def transformers(folder: Path, case: Case, at_once: int, said: list[NDArray]) ->
     return side
 
 
-def main() -> None:
-    parser = arguments(__doc__ or "")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
-    options = parser.parse_args()
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as place:
-        work = Path(place)
-        for case in cases(options.data, work, QUICK if options.quick else SIZES):
-            folder = work / case.name
-            model, tokenizer = load_model(case.checkpoint, heads={case.task.head: case.task.num_outputs})
-            save_model(folder, model, tokenizer, labels=case.task.labels or None)
-            ours, theirs = list[NDArray](), list[NDArray]()
-            mine = pluri(folder, case, ours)
-            peers = {str(size): transformers(folder, case, size, theirs) for size in (8, 32, 128)}
-            quick = {name: side(case.test[:100]) for name, side in peers.items()}
-            best = max(quick, key=lambda name: quick[name])
-            sides = {"pluri": lambda _, f=mine, c=case: f(c.test), best: lambda _, f=peers[best], c=case: f(c.test)}
-            rates = alternate(sides, 3 if options.quick else 5)
-            rows.append(
-                {
-                    "case": f"{case.name}, {len(case.test):,} inputs",
-                    "peer": f"transformers, {'bf16' if fast_bf16() else 'fp32'}, sorted, batches of {best}",
-                    "inputs_per_second": float(np.median(rates["pluri"])),
-                    "peer_inputs_per_second": float(np.median(rates[best])),
-                    "ratio": median_ratio(rates["pluri"], rates[best]),
-                    "agreement": float(np.mean(np.all(np.atleast_2d((ours[0] == theirs[-1]).T), axis=0))),
-                }
-            )
-    finish(rows, options.json, "Predicting, from text to answer")
+def row(case: Case, work: Path, quick: bool) -> Row:
+    folder = work / case.name
+    model, tokenizer = load_model(case.checkpoint, heads={case.task.head: case.task.num_outputs})
+    save_model(folder, model, tokenizer, labels=case.task.labels or None)
+    ours, theirs = list[NDArray](), list[NDArray]()
+    mine = pluri(folder, case, ours)
+    peers = {str(size): transformers(folder, case, size, theirs) for size in (8, 32, 128)}
+    tried = {name: side(case.test[:100]) for name, side in peers.items()}
+    best = max(tried, key=lambda name: tried[name])
+    sides = {"pluri": lambda _: mine(case.test), best: lambda _: peers[best](case.test)}
+    rates = alternate(sides, 3 if quick else 5)
+    return {
+        "case": f"{case.name}, {len(case.test):,} inputs",
+        "peer": f"transformers, {'bf16' if fast_bf16() else 'fp32'}, sorted, batches of {best}",
+        "inputs_per_second": float(np.median(rates["pluri"])),
+        "peer_inputs_per_second": float(np.median(rates[best])),
+        "ratio": median_ratio(rates["pluri"], rates[best]),
+        "agreement": float(np.mean(np.all(np.atleast_2d((ours[0] == theirs[-1]).T), axis=0))),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    measured(__doc__ or "", "Predicting, from text to answer", SIZES, QUICK, row)
