@@ -55,6 +55,32 @@ def layouts(batch: Batch, config: ModelConfig, frequencies: Tensor | None = None
     return [local if i % config.global_every else everywhere for i in range(config.num_layers)]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Positions whose states are asked for, row by row: R of each row at most.
+
+    at: int64 (P,), flat positions (of B * L) in any order. slots: int64 (B, R), the same row by row; a row that has
+    fewer repeats its first position. kept: int64 (P,), where in the flattened slots each of `at` stands.
+    """
+
+    at: Tensor
+    slots: Tensor
+    kept: Tensor
+
+    @classmethod
+    def of(cls, at: Tensor, rows: int, length: int) -> "Reading":
+        at, order = at.sort()
+        row = at // length  # (P,)
+        counts = torch.bincount(row, minlength=rows)  # (B,)
+        rank = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[row]
+        most = max(1, int(counts.max()))
+        slots = (torch.arange(rows, device=at.device) * length).unsqueeze(1).repeat(1, most)
+        slots[row, rank] = at
+        kept, given = torch.empty_like(at), torch.empty_like(at)
+        kept[order], given[order] = row * most + rank, at
+        return cls(given, slots, kept)
+
+
 class _QueriesAndKeys(torch.autograd.Function):
     """Normalizes and turns queries and keys together, in fp32, in as few passes over memory as there can be."""
 
@@ -82,14 +108,14 @@ class _QueriesAndKeys(torch.autograd.Function):
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rate: float) -> Tensor:
-    """Scaled dot-product attention with dropout of its weights: (B, H, L, C) each, to (B, H, L, C).
+    """Scaled dot-product attention with dropout of its weights: q (B, H, R, C), k and v (B, H, L, C), to (B, H, R, C).
 
-    mask: bool, broadcast to (B, H, L, L), or None.
+    mask: bool, broadcast to (B, H, R, L), or None.
     On a CPU torch's own function has no fused kernel with dropout, and drops as slowly as `dropout` says.
     """
     if not rate or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, L, L)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, R, L)
     if mask is not None:
         scores += mask.to(scores.dtype).log()  # 0 or -inf: adding is faster than filling
     return dropout(scores.softmax(-1), rate) @ v
@@ -107,14 +133,19 @@ class SelfAttention(nn.Module):
         self.qkv = StackedLinear(width, width, 3, bias=config.biases)
         self.out = nn.Linear(width, width, bias=config.biases)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """x: (B, L, D) to (B, L, D)."""
+    def forward(self, x: Tensor, layout: Layout, reading: Reading | None = None) -> Tensor:
+        """x: (B, L, D) to (B, L, D), or to (P, D) at the positions of a reading."""
         rows, length, width = x.shape
         qkv = self.qkv(x).view(rows, length, 3, self.num_heads, -1)  # (B, L, 3, H, C)
         if layout.turns is None and self.qk_eps is None:
             q, k, v = qkv.unbind(2)
         else:
             q, k, v = _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[not-iterable]
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L, C)
-        mixed = attended(q, k, v, layout.mask, self.dropout if self.training else 0.0)
-        return self.out(mixed.transpose(1, 2).reshape(rows, length, width))
+        mask = layout.mask
+        if reading is not None:
+            q = q.flatten(0, 1)[reading.slots]  # (B, R, H, C)
+            mask = None if mask is None else mask.flatten(0, 2)[reading.slots].unsqueeze(1)  # (B, 1, R, L)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L or R, C)
+        mixed = attended(q, k, v, mask, self.dropout if self.training else 0.0)
+        mixed = mixed.transpose(1, 2).reshape(rows, -1, width)
+        return self.out(mixed if reading is None else mixed.flatten(0, 1)[reading.kept])

@@ -188,18 +188,23 @@ def _gated_width(width: int) -> int:
     return max(64, round(width * 8 / 3 / 64) * 64)
 
 
-def train_flops(config: ModelConfig, num_tokens: float, num_predicted: float, sum_of_squared_lengths: float) -> float:
+def train_flops(
+    config: ModelConfig, num_tokens: float, num_predicted: float, num_read: float, sum_of_squared_lengths: float
+) -> float:
     """Floating-point operations of one training step, forward and backward; padding and recomputation not counted.
 
     Six for each matrix parameter that a token passes through (Kaplan et al. 2020, section 2.1), the output layer at the
-    predicted positions only, and attention inside each sequence: 12 x layers x width x squared length.
+    predicted positions only, and attention inside each sequence: 12 x layers x width x squared length. Of the last
+    layer, only the `num_read` positions whose states a head reads pass through what follows the keys and values.
     """
     width, inner, embedding = config.hidden_size, config.intermediate_size, config.embedding_width
-    body = config.num_layers * (4 * width**2 + (3 if config.gated else 2) * width * inner)
+    after = width**2 + (3 if config.gated else 2) * width * inner  # of a layer: the attention's output, feed-forward
+    body = config.num_layers * (3 * width**2 + after)
     if embedding != width:
         body += embedding * width
     output = embedding * config.vocab_size
     if config.family != "modern" or embedding != width:
         output += width * embedding
-    attention = 12 * config.num_layers * width * sum_of_squared_lengths
-    return 6.0 * (body * num_tokens + output * num_predicted) + attention
+    unread = num_tokens - num_read
+    attention = 12 * (config.num_layers - unread / max(num_tokens, 1)) * width * sum_of_squared_lengths
+    return 6.0 * (body * num_tokens - after * unread + output * num_predicted) + attention

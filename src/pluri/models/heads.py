@@ -155,9 +155,9 @@ class Model(nn.Module):
         self.to_empty(device="cpu")
         _initialize(self, config, seed)
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """The last hidden states (B, L, D)."""
-        return self.body(batch)
+    def hidden(self, batch: Batch, at: Tensor | None = None) -> Tensor:
+        """The last hidden states (B, L, D), or only those at the flat positions `at` (P,): (P, D), for less work."""
+        return self.body(batch, at=at)
 
     def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         """One vector a sequence (N, D), in the order of `batch.starts`: its first token's state, or the mean of all."""
@@ -185,7 +185,19 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, head: str) -> Tensor:
         """The outputs of one head for a batch."""
+        if head == "masked":
+            return F.linear(self.heads[head](self.hidden(batch, batch.predicted)), *self.decoder)
+        if head in ("pair", "classify", "pool") and self.config.pooling == "first":
+            return self.heads[head](self.hidden(batch, batch.starts))
         return self.outputs(head, self.hidden(batch), batch)
+
+
+def positions_read(config: ModelConfig, batch: Batch) -> int:
+    """How many positions' last states the heads read in training, by the labels that a batch has."""
+    labelled = len(batch.predicted)
+    if batch.sequence_labels is None or batch.sequence_labels.ndim == 2:  # of an answer: which labelled positions
+        return labelled
+    return batch.num_tokens if config.pooling == "mean" else labelled + len(batch.starts)
 
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
-from pluri.models.attention import layouts
+from pluri.models.attention import Reading, layouts
 from pluri.models.blocks import Block
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
@@ -118,17 +118,23 @@ class Transformer(nn.Module):
         self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
 
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[False] = False) -> Tensor: ...
+    def forward(self, batch: Batch, *, at: Tensor | None = None, layers: Literal[False] = False) -> Tensor: ...
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[True]) -> list[Tensor]: ...
+    def forward(self, batch: Batch, *, at: Tensor | None = None, layers: Literal[True]) -> list[Tensor]: ...
 
-    def forward(self, batch: Batch, *, layers: bool = False) -> Tensor | list[Tensor]:
-        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed."""
+    def forward(self, batch: Batch, *, at: Tensor | None = None, layers: bool = False) -> Tensor | list[Tensor]:
+        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed.
+
+        at: int64 (P,), flat positions where alone the last states are wanted: they are then (P, D), and what is not
+        wanted is not computed.
+        """
         x = self.embeddings(batch)
         each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq)
+        reading = None if at is None else Reading.of(at, *batch.input_ids.shape)
         states = [x]
-        for i, layout in enumerate(each):
-            x = self.blocks[0 if self.config.shared_layers else i](x, layout)
+        for i, layout in enumerate(each, 1):
+            last = i == len(each)
+            x = self.blocks[0 if self.config.shared_layers else i - 1](x, layout, reading if last else None)
             if layers:
                 states.append(x)
         if self.norm is not None:

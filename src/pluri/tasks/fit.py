@@ -284,8 +284,7 @@ def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> 
     for batch in batches:
         if task.kind == "tag":
             at = labelled_positions(batch).to(device)  # (P,)
-            hidden = model.hidden(batch.to(device)).flatten(0, 1)  # (B * L, D)
-            logits = model.heads["tag"](hidden[at])  # (P, C)
+            logits = model.heads["tag"](model.hidden(batch.to(device), at))  # (P, C)
         else:
             logits = model(batch.to(device), "classify")  # (N, C)
         yield logits.float()
