@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pluri.models.attention import Layout, Reading, SelfAttention
+from pluri.models.cache import LayerCache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.linear import StackedLinear
@@ -70,9 +71,11 @@ class Block(nn.Module):
         self.ffn = FeedForward(config)
         self.ffn_norm = build_norm(config, config.hidden_size)
 
-    def forward(self, x: Tensor, layout: Layout, reading: Reading | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, layout: Layout, reading: Reading | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
         """x: (B, L, D) to (B, L, D), or to (P, D) at the positions of a reading, and computed there alone."""
-        mixed = self._drop(self.attention(self.attention_norm(x) if self.pre_norm else x, layout, reading))
+        mixed = self._drop(self.attention(self.attention_norm(x) if self.pre_norm else x, layout, reading, cache))
         x = mixed + (x if reading is None else x.flatten(0, 1)[reading.at])
         if self.pre_norm:
             return x + self._drop(self.ffn(self.ffn_norm(x)))

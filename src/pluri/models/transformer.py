@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pluri.batches.batch import Batch
 from pluri.models.attention import Reading, layouts
 from pluri.models.blocks import Block
+from pluri.models.cache import Cache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.norms import build_norm
@@ -100,7 +101,8 @@ class Embeddings(nn.Module):
 
 
 class Transformer(nn.Module):
-    """An encoder: each position of a packed batch to its hidden state, in view of its own sequence alone.
+    """Each position of a packed batch to its hidden state, in view of its own sequence alone: an encoder, or, if the
+    configuration is causal, a decoder.
 
     Dropout draws from torch's generator, which training sets from (seed, step) before each pass.
     """
@@ -118,23 +120,31 @@ class Transformer(nn.Module):
         self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
 
     @overload
-    def forward(self, batch: Batch, *, at: Tensor | None = None, layers: Literal[False] = False) -> Tensor: ...
+    def forward(
+        self, batch: Batch, *, at: Tensor | None = None, layers: Literal[False] = False, cache: Cache | None = None
+    ) -> Tensor: ...
     @overload
-    def forward(self, batch: Batch, *, at: Tensor | None = None, layers: Literal[True]) -> list[Tensor]: ...
+    def forward(
+        self, batch: Batch, *, at: Tensor | None = None, layers: Literal[True], cache: Cache | None = None
+    ) -> list[Tensor]: ...
 
-    def forward(self, batch: Batch, *, at: Tensor | None = None, layers: bool = False) -> Tensor | list[Tensor]:
+    def forward(
+        self, batch: Batch, *, at: Tensor | None = None, layers: bool = False, cache: Cache | None = None
+    ) -> Tensor | list[Tensor]:
         """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed.
 
         at: int64 (P,), flat positions where alone the last states are wanted: they are then (P, D), and what is not
         wanted is not computed.
+        cache: of a causal model; the batch goes on with the rows that are in it, one sequence a row, and joins them.
         """
         x = self.embeddings(batch)
-        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq)
+        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq, cache)
         reading = None if at is None else Reading.of(at, *batch.input_ids.shape)
         states = [x]
-        for i, layout in enumerate(each, 1):
-            last = i == len(each)
-            x = self.blocks[0 if self.config.shared_layers else i - 1](x, layout, reading if last else None)
+        for i, layout in enumerate(each):
+            block = self.blocks[0 if self.config.shared_layers else i]
+            last, kept = i == len(each) - 1, None if cache is None else cache.layers[i]
+            x = block(x, layout, reading if last else None, kept)
             if layers:
                 states.append(x)
         if self.norm is not None:
