@@ -164,11 +164,7 @@ class SelfAttention(nn.Module):
         cache: of what the rows were before; x joins it, and sees it.
         """
         rows, length, width = x.shape
-        qkv = self.qkv(x).view(rows, length, 3, self.num_heads, -1)  # (B, L, 3, H, C)
-        if layout.turns is None and self.qk_eps is None:
-            q, k, v = qkv.unbind(2)
-        else:
-            q, k, v = _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[not-iterable]
+        q, k, v = self._projected(x, layout)
         mask, causal = layout.mask, layout.causal
         if reading is not None:
             q = q.flatten(0, 1)[reading.slots]  # (B, R, H, C)
@@ -182,3 +178,17 @@ class SelfAttention(nn.Module):
         mixed = attended(q, k, v, mask, self.dropout if self.training else 0.0, causal=causal)
         mixed = mixed.transpose(1, 2).reshape(rows, -1, width)
         return self.out(mixed if reading is None else mixed.flatten(0, 1)[reading.kept])
+
+    def weights(self, x: Tensor, layout: Layout) -> Tensor:
+        """How much each position takes of each: fp32 (B, H, L, L), rows that sum to 1."""
+        q, k, _ = (t.transpose(1, 2).float() for t in self._projected(x, layout))  # (B, H, L, C)
+        mask = before(x.shape[1], x.device) if layout.causal else layout.mask
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
+    def _projected(self, x: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+        """Queries, keys and values: (B, L, H, C) each."""
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1)  # (B, L, 3, H, C)
+        if layout.turns is None and self.qk_eps is None:
+            return qkv.unbind(2)
+        return _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[return-value]
