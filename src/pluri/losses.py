@@ -28,17 +28,17 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float) -> Tensor:
         wants_gradient = any(ctx.needs_input_grad[:3])
         rows = max(1, _BLOCK_ELEMENTS // weight.shape[0])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight)
-            grad_bias = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
+            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         for start in range(0, len(labels), rows):
             block, target = hidden[start : start + rows], labels[start : start + rows].unsqueeze(1)
-            logits = torch.addmm(bias, block, weight.t()).float()  # (rows, V)
+            logits = F.linear(block, weight, bias).float()  # (rows, V)
             # log-sum-exp is at least the largest logit, so that exp below cannot overflow
             logits -= logits.logsumexp(dim=1, keepdim=True)
             total -= logits.gather(1, target).sum()
@@ -47,25 +47,26 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             probabilities = logits.exp_()
             probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
             probabilities *= scale
-            grad_bias += probabilities.sum(dim=0)
+            if grad_bias is not None:
+                grad_bias += probabilities.sum(dim=0)
             gradient = probabilities.to(hidden.dtype)
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)
         if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight, grad_bias.to(bias.dtype))
+            ctx.save_for_backward(grad_hidden, grad_weight, None if bias is None else grad_bias.to(bias.dtype))
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         (factor,) = upstream
-        return grad_hidden * factor, grad_weight * factor, grad_bias * factor, None, None
+        return grad_hidden * factor, grad_weight * factor, None if grad_bias is None else grad_bias * factor, None, None
 
 
-def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, count: int) -> Tensor:
+def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, count: int) -> Tensor:
     """Sum of the cross-entropies of P predictions, divided by `count`.
 
-    hidden: (P, E). weight: (V, E). bias: (V,). labels: int64 (P,), each in [0, V).
+    hidden: (P, E). weight: (V, E). bias: (V,) or None. labels: int64 (P,), each in [0, V).
     """
     return _BlockedCrossEntropy.apply(hidden, weight, bias, labels, 1.0 / max(count, 1))  # type: ignore[no-any-return]
 

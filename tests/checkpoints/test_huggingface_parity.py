@@ -43,13 +43,14 @@ SUFFIXES = {
         "ForQuestionAnswering",
     ],
 }  # fmt: skip
-OTHER_FAMILIES = ("Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra", "Esm", "ModernBert")
+OTHER_FAMILIES = ("Roberta", "XLMRoberta", "Camembert", "DistilBert", "Electra", "Esm", "ModernBert", "EuroBert")
 SUFFIXES |= {
     name: ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
     for name in OTHER_FAMILIES
 }
-SUFFIXES["Esm"].remove("ForQuestionAnswering")  # transformers has none
-WITHOUT_POOLER = ("DistilBert", "Electra", "ModernBert")
+for _name in ("Esm", "EuroBert"):
+    SUFFIXES[_name].remove("ForQuestionAnswering")  # transformers has none
+WITHOUT_POOLER = ("DistilBert", "Electra", "ModernBert", "EuroBert")
 # What a family calls the options above; None where it has no such option.
 NAMES: dict[str, dict[str, str | None]] = {
     "DistilBert": {
@@ -58,6 +59,7 @@ NAMES: dict[str, dict[str, str | None]] = {
     },
     "Esm": {"hidden_act": None, "type_vocab_size": None},
     "ModernBert": {"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps", "type_vocab_size": None},
+    "EuroBert": {"layer_norm_eps": "rms_norm_eps", "type_vocab_size": None},
 }  # fmt: skip
 MORE: dict[str, list[dict[str, Any]]] = {
     "Albert": [{"embedding_size": 8}, {"embedding_size": 16}, {"embedding_size": 32}],
@@ -85,6 +87,15 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"pad_token_id": 0, "local_attention": 4},
         {"pad_token_id": 0, "local_attention": 6, "classifier_pooling": "mean", "global_attn_every_n_layers": 2},
         {"pad_token_id": 0, "local_attention": 2},
+    ],
+    "EuroBert": [
+        {"pad_token_id": 0, "tie_word_embeddings": True},
+        {
+            "pad_token_id": 0,
+            "classifier_pooling": "bos",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e3},
+        },
+        {"pad_token_id": 3, "classifier_pooling": "mean"},
     ],
 }
 TOKENS = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")  # the toy tokenizer has its own

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pluri.checkpoints import llama_like
 from pluri.errors import UsageError
 from pluri.models.config import ModelConfig
 
@@ -61,6 +62,7 @@ KEYS: dict[str, dict[str, str]] = {
         "rotary_base": "global_rope_theta",
         "local_rotary_base": "local_rope_theta",
     },
+    "eurobert": llama_like.KEYS,
 }
 _BERT_DEFAULTS: dict[str, Any] = {
     "max_position_embeddings": 512,
@@ -109,6 +111,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "global_rope_theta": 160_000.0,
         "local_rope_theta": 10_000.0,
     },
+    "eurobert": llama_like.DEFAULTS,
 }
 _ENCODER: dict[str, Any] = {"tie_word_embeddings": True, "is_decoder": False, "add_cross_attention": False}
 _LEARNED = _ENCODER | {"position_embedding_type": "absolute"}
@@ -120,6 +123,7 @@ ONLY: dict[str, dict[str, Any]] = dict.fromkeys(KEYS, _LEARNED) | {
     "modernbert": _ENCODER
     | {"attention_bias": False, "mlp_bias": False, "norm_bias": False, "classifier_bias": False, "decoder_bias": True}
     | {"classifier_activation": "gelu", "rope_scaling": None},
+    "eurobert": llama_like.ONLY,
 }
 _REQUIRED_DROPOUT = {"albert": "classifier_dropout_prob", "distilbert": "seq_classif_dropout"}  # null is refused there
 _REQUIRED_DROPOUT |= {"modernbert": "classifier_dropout"}
@@ -139,6 +143,8 @@ def special_fields(family: str, values: dict[str, Any]) -> dict[str, Any]:
         }
     if family == "modernbert":
         return {"pooling": _one_of(_POOLING, "classifier_pooling", values)} | _alternation(values)
+    if family == "eurobert":
+        return llama_like.special_fields(values)
     return {}
 
 
@@ -160,6 +166,8 @@ def special_keys(config: ModelConfig) -> dict[str, Any]:
         values |= {"layer_types": kinds, "embedding_dropout": config.dropout}
         values["rope_parameters"] = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()}
         values["classifier_pooling"] = "mean" if config.pooling == "mean" else "cls"
+    if config.family == "eurobert":
+        values |= llama_like.special_keys(config)
     return values
 
 

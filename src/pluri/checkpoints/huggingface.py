@@ -1,7 +1,7 @@
 """Model folders as Hugging Face writes them: config.json, model.safetensors and the tokenizer's files.
 
-`transformers` opens the folders of every family but `modern` as they are. `modern` has the same files with model_type
-"pluri", which only Pluri opens.
+`transformers` opens the folders of every family but `modern` as they are (the preset of that name is EuroBERT). `modern`
+has the same files with model_type "pluri", which only Pluri opens.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ from pluri.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"  # of weights that are spread over several files
-# The tensor that tells whether a folder has a head; of others, out.weight.
-_MARK = {"masked": "bias", "pool": "dense.weight"}
+# The first of these that a head has tells whether a folder holds it.
+_MARKS = ("bias", "weight", "dense.weight", "out.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,11 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family == "modernbert":  # whose defaults there are ids beyond a smaller vocabulary
+    if model.config.family in ("modernbert", "eurobert"):  # whose defaults there are ids beyond a smaller vocabulary
         described |= {"bos_token_id": tokenizer.cls_id, "cls_token_id": tokenizer.cls_id}
         described |= {"eos_token_id": tokenizer.sep_id, "sep_token_id": tokenizer.sep_id}
+    if model.config.family == "eurobert" and tokenizer.mask_id is not None:
+        described["mask_token_id"] = tokenizer.mask_id
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     tensors = to_published(model.config, state)
     if described["architectures"][0].endswith("Model"):
@@ -148,8 +150,11 @@ def _stored(model: Model, head: str, described: FolderConfig, tensors: Mapping[s
     """Whether a folder holds a head. classify and tag share names in some families: config.json tells which it is."""
     if head in ("classify", "tag"):
         return described.heads.get(head) == model.num_classes[head]
-    (mark,) = published_names(model.config, f"heads.{head}.{_MARK.get(head, 'out.weight')}")
-    return head in described.heads or mark in tensors
+    own = dict(model.heads[head].named_parameters())
+    if head in described.heads or not own:  # a tied output layer is the embedding
+        return True
+    (mark,) = published_names(model.config, f"heads.{head}.{next(name for name in _MARKS if name in own)}")
+    return mark in tensors
 
 
 def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, where: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pluri.checkpoints import llama_like
 from pluri.models.config import ModelConfig
 
 Table = dict[str, tuple[str, ...]]
@@ -171,6 +172,7 @@ TABLES: dict[str, Table] = {
         "heads.answer.pooler.norm": ("head.norm",),
         "heads.answer.out": ("classifier",),
     },
+    "eurobert": llama_like.TABLE,
 }
 # Tensors that published folders hold and no model here has.
 _UNUSED: dict[str, tuple[str, ...]] = {
@@ -249,7 +251,7 @@ def unused_names(config: ModelConfig) -> set[str]:
     """Every published name that a folder may hold although nobody asks for it: some head's, or a buffer's."""
     table = TABLES.get(config.family, {})
     heads = {(ours, module) for ours, theirs in table.items() if ours.startswith("heads.") for module in theirs}
-    kinds = {"heads.masked": ("bias",)}  # its weight is the token embedding; another one would be an untied layer
+    kinds = {"heads.masked": ("bias",)} if config.tied else {}  # a weight of its own would be an untied layer
     names = {f"{module}.{kind}" for ours, module in heads for kind in kinds.get(ours, ("weight", "bias"))}
     return names.union(_UNUSED.get(config.family, ()))
 
@@ -276,7 +278,7 @@ def canonical(config: ModelConfig, published: Mapping[str, Tensor]) -> dict[str,
     (head,), (embedding,) = table["heads.masked"], table["body.embeddings.tokens"]
     weight, bias = f"{embedding}.weight", f"{head}.bias"
     for copy, tied in ((f"{head}.decoder.weight", weight), (f"{head}.weight", weight), (f"{head}.decoder.bias", bias)):
-        if copy in tensors and _same(tensors[copy], tensors.setdefault(tied, tensors[copy])):
+        if config.tied and copy in tensors and _same(tensors[copy], tensors.setdefault(tied, tensors[copy])):
             del tensors[copy]
     return tensors
 

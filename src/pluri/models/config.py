@@ -8,8 +8,9 @@ from pluri.config import Config
 from pluri.errors import UsageError
 
 Family = Literal[
-    "bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "esm", "modernbert", "modern"
-]
+    "bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "esm", "modernbert", "eurobert",
+    "modern",
+]  # fmt: skip
 Size = Literal["tiny", "mini", "small", "medium", "base"]
 Activation = Literal["gelu", "gelu_new", "relu", "silu", "relu2"]
 
@@ -26,7 +27,10 @@ _HEAD_SIZE = 64
 # RoBERTa, and those whose code grew out of it: their heads are alike, and positions count from pad_id + 1.
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
 
-_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False}
+# Their output layer reads the hidden states as they are.
+PLAIN_OUTPUT = ("eurobert", "modern")
+
+_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False, "tied": True}
 _POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
@@ -52,13 +56,16 @@ FIXED: dict[str, dict[str, Any]] = {
     "modernbert": _COMMON
     | {"pre_norm": True, "positions": "rotary", "gated": True, "biases": False, "token_types": 0}
     | {"embedding_norm": True, "token_dropout": None},
+    "eurobert": {"norm": "rms", "pre_norm": True, "positions": "rotary", "qk_norm": False, "gated": True}
+    | {"biases": False, "token_types": 0, "context": 0, "embedding_norm": False, "token_dropout": None}
+    | {"window": None, "shared_layers": False},
     "modern": {},
 }
 _BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 _ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
 # What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
 # Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
-# Warner et al. (2024), ModernBERT.
+# Warner et al. (2024), ModernBERT; Boizard et al. (2025), EuroBERT.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT_DROPOUT,
     "roberta": _ROBERTA,
@@ -69,23 +76,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "electra": _BERT_DROPOUT,
     "esm": {"positions": "rotary", "embedding_norm": False, "norm_eps": 1e-5},
     "modernbert": {"norm_eps": 1e-5, "window": 128, "rotary_base": 160_000.0, "classifier_dropout": 0.0},
-    "modern": {
-        "norm": "rms",
-        "pre_norm": True,
-        "positions": "rotary",
-        "qk_norm": True,
-        "gated": True,
-        "activation": "silu",
-        "biases": False,
-        "pooling": "mean",
-        "context": 2,
-        "norm_eps": 1e-6,
-    },
+    "eurobert": {"activation": "silu", "pooling": "late", "tied": False, "norm_eps": 1e-5, "rotary_base": 250_000.0},
+    "modern": FIXED["eurobert"] | {"activation": "silu", "pooling": "mean", "norm_eps": 1e-6},
 }
 
 
 class ModelConfig(Config):
-    """The shape of one Transformer encoder. Token embedding and output layer are always tied."""
+    """The shape of one Transformer encoder."""
 
     family: Family
     vocab_size: PositiveInt
@@ -96,6 +93,7 @@ class ModelConfig(Config):
     max_length: PositiveInt = Field(512, description="the longest sequence, special tokens included")
     embedding_size: PositiveInt | None = Field(None, description="width of the token embedding; default: hidden_size")
     shared_layers: bool = Field(False, description="one block, applied num_layers times")
+    tied: bool = Field(True, description="the output layer is the token embedding")
     norm: Literal["layer", "rms"] = "layer"
     pre_norm: bool = False
     positions: Literal["learned", "rotary"] = "learned"
@@ -103,7 +101,9 @@ class ModelConfig(Config):
     gated: bool = Field(False, description="feed-forward block with a gate (Shazeer 2020)")
     activation: Activation = "gelu"
     biases: bool = True
-    pooling: Literal["first", "mean"] = Field("first", description="the vector of a sequence")
+    pooling: Literal["first", "mean", "late"] = Field(
+        "first", description="the vector of a sequence; late: the mean of what a layer makes of its states (EuroBERT)"
+    )
     token_types: int = Field(2, ge=0, description="segments told apart by an embedding; 0 = none")
     context: int = Field(0, ge=0, description="neighbours on each side that add a vector of their own to the embedding")
     embedding_norm: bool = Field(True, description="embeddings are normalized")
@@ -133,6 +133,8 @@ class ModelConfig(Config):
             raise ValueError(f"token_dropout {self.token_dropout} is outside the vocabulary of {self.vocab_size}")
         if self.family == "modernbert" and self.window is None:
             raise ValueError("modernbert has a window")
+        if self.pooling == "late" and self.family != "eurobert":
+            raise ValueError(f"{self.family} has no pooling 'late'; choose first or mean")
         if self.family not in ("albert", "electra", "modern") and self.embedding_width != self.hidden_size:
             raise ValueError(f"{self.family} has embedding_size equal to hidden_size {self.hidden_size}; use albert")
         for name, value in FIXED[self.family].items():
@@ -180,7 +182,17 @@ def preset(
             values.setdefault("embedding_size", min(128, width // 2))
         values.setdefault("num_heads", max(1, width // _HEAD_SIZE))
         values.setdefault("intermediate_size", _gated_width(width) if values.get("gated") else 4 * width)
-    return ModelConfig.parse(values, where=where)
+    config = ModelConfig.parse(values, where=where)
+    if name == "modern" and not departures(config):
+        return config.model_copy(update={"family": "eurobert"})
+    return config
+
+
+def departures(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a model of the family `modern` that EuroBERT has not, with their values: empty for the preset."""
+    found = {name: getattr(config, name) for name, value in FIXED["eurobert"].items() if getattr(config, name) != value}
+    factorized = config.embedding_width != config.hidden_size
+    return found | ({"embedding_size": config.embedding_size} if factorized else {})
 
 
 def _gated_width(width: int) -> int:
@@ -199,7 +211,7 @@ def train_flops(config: ModelConfig, num_tokens: float, num_predicted: float, su
     if embedding != width:
         body += embedding * width
     output = embedding * config.vocab_size
-    if config.family != "modern" or embedding != width:
+    if config.family not in PLAIN_OUTPUT or embedding != width:
         output += width * embedding
     attention = 12 * config.num_layers * width * sum_of_squared_lengths
     return 6.0 * (body * num_tokens + output * num_predicted) + attention
