@@ -21,7 +21,7 @@ _BLOCK_ELEMENTS = 4_000_000  # logits held at once: 16 MB in fp32, small enough 
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of `hidden @ weight.T + bias`, never holding more than a block of the logits.
+    """Summed cross-entropy of `hidden @ weight.T + bias` (if any), never holding more than a block of the logits.
 
     The gradient of a softmax is known as soon as its value is, so the forward pass computes both, block after block,
     and the backward pass only scales: P x V logits are neither stored nor computed twice.
@@ -35,7 +35,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight)
-            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
         for start in range(0, len(labels), rows):
             block, target = hidden[start : start + rows], labels[start : start + rows].unsqueeze(1)
             logits = F.linear(block, weight, bias).float()  # (rows, V)
@@ -53,14 +53,15 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)
         if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight, None if bias is None else grad_bias.to(bias.dtype))
+            ctx.save_for_backward(grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(weight.dtype))
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         (factor,) = upstream
-        return grad_hidden * factor, grad_weight * factor, None if grad_bias is None else grad_bias * factor, None, None
+        grad_bias = None if grad_bias is None else grad_bias * factor
+        return grad_hidden * factor, grad_weight * factor, grad_bias, None, None
 
 
 def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, count: int) -> Tensor:
@@ -74,14 +75,16 @@ def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, l
 def pretraining_loss(
     model: Model, batch: Batch, num_labels: int, num_sequences: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Masked-token loss plus sentence-pair loss, whichever the batch has labels for (BERT, section 3.1)."""
+    """Loss of the masked tokens, in a causal model of the next ones, plus that of sentence pairs: whichever the batch
+    has labels for (BERT, section 3.1).
+    """
     hidden = model.hidden(batch)  # (B, L, D)
     parts: dict[str, Tensor] = {}
     if batch.labels is not None:
-        where = batch.predicted
-        features = model.heads["masked"](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
+        where, head = batch.predicted, "next" if model.config.causal else "masked"
+        features = model.heads[head](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
         labels = batch.labels.reshape(-1).index_select(0, where)
-        parts["masked_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
+        parts[f"{head}_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
     if batch.sequence_labels is not None:
         parts["pair_loss"] = _cross_entropy(model.outputs("pair", hidden, batch), batch.sequence_labels, num_sequences)
     return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}

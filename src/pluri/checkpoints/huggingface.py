@@ -1,7 +1,7 @@
 """Model folders as Hugging Face writes them: config.json, model.safetensors and the tokenizer's files.
 
-`transformers` opens the folders of every family but `modern` as they are (the preset of that name is EuroBERT). `modern`
-has the same files with model_type "pluri", which only Pluri opens.
+`transformers` opens the folders of every family but `modern` as they are. `modern` has the same files with model_type
+"pluri", which only Pluri opens; the preset of that name is EuroBERT or Llama.
 """
 
 import hashlib
@@ -73,14 +73,22 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family in ("modernbert", "eurobert"):  # whose defaults there are ids beyond a smaller vocabulary
-        described |= {"bos_token_id": tokenizer.cls_id, "cls_token_id": tokenizer.cls_id}
-        described |= {"eos_token_id": tokenizer.sep_id, "sep_token_id": tokenizer.sep_id}
+    if model.config.family in (
+        "modernbert",
+        "eurobert",
+        "llama",
+        "gpt2",
+    ):  # with defaults that may be beyond a vocabulary
+        described |= {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}
+    if model.config.family == "modernbert":
+        described |= {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id}
     if model.config.family == "eurobert" and tokenizer.mask_id is not None:
         described["mask_token_id"] = tokenizer.mask_id
+    if model.config.causal:  # whose tokenizer may have no padding
+        described["pad_token_id"] = tokenizer.pad_id
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     tensors = to_published(model.config, state)
-    if described["architectures"][0].endswith("Model"):
+    if not model.num_classes.keys() - {"pool"}:  # a base model
         tensors = without_prefix(model.config, tensors)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -148,13 +156,13 @@ def read_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, se
 
 def _stored(model: Model, head: str, described: FolderConfig, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a folder holds a head. classify and tag share names in some families: config.json tells which it is."""
+    if next(model.heads[head].parameters(), None) is None:
+        return True  # the token embedding is all of it
     if head in ("classify", "tag"):
         return described.heads.get(head) == model.num_classes[head]
     own = dict(model.heads[head].named_parameters())
-    if head in described.heads or not own:  # a tied output layer is the embedding
-        return True
     (mark,) = published_names(model.config, f"heads.{head}.{next(name for name in _MARKS if name in own)}")
-    return mark in tensors
+    return head in described.heads or mark in tensors
 
 
 def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, where: str) -> list[str]:
@@ -186,8 +194,7 @@ def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, 
     if strange:
         raise CheckpointError(f"{_listed(strange)} is not of a floating dtype", where=where)
     for ours in wanted:
-        expected = state[ours].chunk(len(names[ours]))
-        for theirs, part in zip(names[ours], expected, strict=True):
+        for theirs, part in to_published(config, {ours: state[ours]}).items():
             if tensors[theirs].shape != part.shape:
                 found, made = tuple(tensors[theirs].shape), tuple(part.shape)
                 what = f"{theirs} has the shape {found}, config.json makes it {made}"

@@ -1,11 +1,11 @@
-"""Folders of EuroBERT, whose code grew out of Llama's: the keys of config.json and the names of the tensors."""
+"""Folders of Llama and of EuroBERT, whose code grew out of Llama's: keys of config.json and names of tensors."""
 
 from typing import Any
 
 from pluri.errors import UsageError
 from pluri.models.config import ModelConfig
 
-TABLE: dict[str, tuple[str, ...]] = {
+_BODY: dict[str, tuple[str, ...]] = {
     "body.embeddings.tokens": ("model.embed_tokens",),
     "body.blocks.*.attention.qkv": (
         "model.layers.*.self_attn.q_proj",
@@ -18,11 +18,14 @@ TABLE: dict[str, tuple[str, ...]] = {
     "body.blocks.*.ffn.down": ("model.layers.*.mlp.down_proj",),
     "body.blocks.*.ffn_norm": ("model.layers.*.post_attention_layernorm",),
     "body.norm": ("model.norm",),
+}
+LLAMA = _BODY | {"heads.next": ("lm_head",)}
+EUROBERT = _BODY | {
     "heads.masked": ("lm_head",),
     "heads.classify.pooler.dense": ("dense",),
     "heads.classify.out": ("classifier",),
     "heads.tag.out": ("classifier",),
-    # transformers has no class with these heads: its AutoModel opens the body without them
+    # transformers has no class with these heads: it opens the rest without them
     "heads.pair.pooler.dense": ("heads.pair.pooler.dense",),
     "heads.pair.out": ("heads.pair.out",),
     "heads.answer.out": ("heads.answer.out",),
@@ -39,27 +42,28 @@ KEYS = {
     "norm_eps": "rms_norm_eps",
     "pad_id": "pad_token_id",
     "tied": "tie_word_embeddings",
-    # transformers drops nothing here, and leaves these keys alone
+    # nothing else is dropped there, and these keys are left alone
     "dropout": "hidden_dropout",
     "classifier_dropout": "classifier_dropout",
 }
-DEFAULTS: dict[str, Any] = {
-    "max_position_embeddings": 8192,
+_COMMON: dict[str, Any] = {
     "hidden_act": "silu",
     "attention_dropout": 0.0,
     "initializer_range": 0.02,
-    "rms_norm_eps": 1e-5,
-    "pad_token_id": 128_001,
     "tie_word_embeddings": False,
     "hidden_dropout": 0.0,
     "classifier_dropout": None,
-    "classifier_pooling": "late",
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "eurobert": _COMMON
+    | {"max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "pad_token_id": 128_001, "classifier_pooling": "late"},
+    "llama": _COMMON | {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "pad_token_id": None},
 }
 ONLY = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None}
 _POOLING = {"bos": "first", "mean": "mean", "late": "late"}
 
 
-def special_fields(values: dict[str, Any]) -> dict[str, Any]:
+def special_fields(family: str, values: dict[str, Any]) -> dict[str, Any]:
     """Fields that are no plain key of config.json. UsageError: a variant that there is none of here."""
     heads, width = values["num_attention_heads"], values["hidden_size"]
     for key, only in (("num_key_value_heads", heads), ("head_dim", width // heads)):
@@ -68,18 +72,23 @@ def special_fields(values: dict[str, Any]) -> dict[str, Any]:
     rope = values.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         raise UsageError(f"rope_type = {rope['rope_type']!r} is not supported, only 'default'")
+    base = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
+    fields = {"rotary_base": base, "pad_id": values["pad_token_id"] or 0}
+    if family == "llama":
+        return fields
     if values["classifier_pooling"] not in _POOLING:
         raise UsageError(f"classifier_pooling = {values['classifier_pooling']!r} is not supported")
-    base = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
-    return {"rotary_base": base, "pooling": _POOLING[values["classifier_pooling"]]}
+    return fields | {"pooling": _POOLING[values["classifier_pooling"]]}
 
 
 def special_keys(config: ModelConfig) -> dict[str, Any]:
     """The keys of config.json that are no plain field: the inverse of `special_fields`."""
-    return {
+    values = {
         "num_key_value_heads": config.num_heads,
         "head_dim": config.head_size,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rotary_base},
-        "classifier_pooling": next(theirs for theirs, ours in _POOLING.items() if ours == config.pooling),
         **ONLY,
     }
+    if config.family == "eurobert":
+        values["classifier_pooling"] = next(key for key, pooling in _POOLING.items() if pooling == config.pooling)
+    return values

@@ -8,9 +8,20 @@ from pluri.config import Config
 from pluri.errors import UsageError
 
 Family = Literal[
-    "bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "esm", "modernbert", "eurobert",
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "albert",
+    "distilbert",
+    "electra",
+    "esm",
+    "modernbert",
+    "eurobert",
+    "gpt2",
+    "llama",
     "modern",
-]  # fmt: skip
+]
 Size = Literal["tiny", "mini", "small", "medium", "base"]
 Activation = Literal["gelu", "gelu_new", "relu", "silu", "relu2"]
 
@@ -30,7 +41,8 @@ ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
 # Their output layer reads the hidden states as they are.
 PLAIN_OUTPUT = ("eurobert", "modern")
 
-_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False, "tied": True}
+_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False}
+_COMMON |= {"causal": False, "tied": True}
 _POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
@@ -40,6 +52,20 @@ _POST_NORM: dict[str, Any] = _COMMON | {
     "embedding_norm": True,
     "token_dropout": None,
     "window": None,
+}
+_LLAMA_LIKE: dict[str, Any] = {
+    "norm": "rms",
+    "pre_norm": True,
+    "positions": "rotary",
+    "qk_norm": False,
+    "gated": True,
+    "biases": False,
+    "token_types": 0,
+    "context": 0,
+    "embedding_norm": False,
+    "token_dropout": None,
+    "window": None,
+    "shared_layers": False,
 }
 # What makes a family: these fields cannot be overridden, or its folders would not open elsewhere.
 FIXED: dict[str, dict[str, Any]] = {
@@ -56,16 +82,19 @@ FIXED: dict[str, dict[str, Any]] = {
     "modernbert": _COMMON
     | {"pre_norm": True, "positions": "rotary", "gated": True, "biases": False, "token_types": 0}
     | {"embedding_norm": True, "token_dropout": None},
-    "eurobert": {"norm": "rms", "pre_norm": True, "positions": "rotary", "qk_norm": False, "gated": True}
-    | {"biases": False, "token_types": 0, "context": 0, "embedding_norm": False, "token_dropout": None}
-    | {"window": None, "shared_layers": False},
+    "eurobert": _LLAMA_LIKE | {"causal": False},
+    "llama": _LLAMA_LIKE | {"causal": True, "pooling": "mean"},
+    "gpt2": _COMMON
+    | {"causal": True, "pre_norm": True, "positions": "learned", "gated": False, "biases": True, "token_types": 0}
+    | {"embedding_norm": False, "token_dropout": None, "window": None},
     "modern": {},
 }
 _BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 _ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
 # What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
 # Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
-# Warner et al. (2024), ModernBERT; Boizard et al. (2025), EuroBERT.
+# Warner et al. (2024), ModernBERT; Boizard et al. (2025), EuroBERT; Radford et al. (2019), GPT-2; Touvron et al.
+# (2023), Llama.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT_DROPOUT,
     "roberta": _ROBERTA,
@@ -77,12 +106,14 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "esm": {"positions": "rotary", "embedding_norm": False, "norm_eps": 1e-5},
     "modernbert": {"norm_eps": 1e-5, "window": 128, "rotary_base": 160_000.0, "classifier_dropout": 0.0},
     "eurobert": {"activation": "silu", "pooling": "late", "tied": False, "norm_eps": 1e-5, "rotary_base": 250_000.0},
+    "gpt2": _BERT_DROPOUT | {"activation": "gelu_new", "norm_eps": 1e-5},
+    "llama": {"activation": "silu", "tied": False, "norm_eps": 1e-6},
     "modern": FIXED["eurobert"] | {"activation": "silu", "pooling": "mean", "norm_eps": 1e-6},
 }
 
 
 class ModelConfig(Config):
-    """The shape of one Transformer encoder."""
+    """The shape of one Transformer, an encoder or a decoder."""
 
     family: Family
     vocab_size: PositiveInt
@@ -92,6 +123,7 @@ class ModelConfig(Config):
     intermediate_size: PositiveInt = Field(description="width inside the feed-forward block")
     max_length: PositiveInt = Field(512, description="the longest sequence, special tokens included")
     embedding_size: PositiveInt | None = Field(None, description="width of the token embedding; default: hidden_size")
+    causal: bool = Field(False, description="a position sees itself and those before it, none after: a decoder")
     shared_layers: bool = Field(False, description="one block, applied num_layers times")
     tied: bool = Field(True, description="the output layer is the token embedding")
     norm: Literal["layer", "rms"] = "layer"
@@ -105,7 +137,9 @@ class ModelConfig(Config):
         "first", description="the vector of a sequence; late: the mean of what a layer makes of its states (EuroBERT)"
     )
     token_types: int = Field(2, ge=0, description="segments told apart by an embedding; 0 = none")
-    context: int = Field(0, ge=0, description="neighbours on each side that add a vector of their own to the embedding")
+    context: int = Field(
+        0, ge=0, description="neighbours on each side (causal: before) that add a vector of their own to the embedding"
+    )
     embedding_norm: bool = Field(True, description="embeddings are normalized")
     token_dropout: int | None = Field(
         None, ge=0, description="a mask token whose embedding is 0, and the others scaled for it (ESM-2)"
@@ -184,13 +218,19 @@ def preset(
         values.setdefault("intermediate_size", _gated_width(width) if values.get("gated") else 4 * width)
     config = ModelConfig.parse(values, where=where)
     if name == "modern" and not departures(config):
-        return config.model_copy(update={"family": "eurobert"})
+        return config.model_copy(update={"family": _published(config)})
     return config
 
 
+def _published(config: ModelConfig) -> Family:
+    """What a model of the family `modern` is without its departures: Llama if it is causal."""
+    return "llama" if config.causal else "eurobert"
+
+
 def departures(config: ModelConfig) -> dict[str, Any]:
-    """The fields of a model of the family `modern` that EuroBERT has not, with their values: empty for the preset."""
-    found = {name: getattr(config, name) for name, value in FIXED["eurobert"].items() if getattr(config, name) != value}
+    """Fields of a model of the family `modern` that EuroBERT, or Llama if it is causal, has not: none of the preset."""
+    fixed = FIXED[_published(config)]
+    found = {name: getattr(config, name) for name, value in fixed.items() if getattr(config, name) != value}
     factorized = config.embedding_width != config.hidden_size
     return found | ({"embedding_size": config.embedding_size} if factorized else {})
 
@@ -211,7 +251,7 @@ def train_flops(config: ModelConfig, num_tokens: float, num_predicted: float, su
     if embedding != width:
         body += embedding * width
     output = embedding * config.vocab_size
-    if config.family not in PLAIN_OUTPUT or embedding != width:
+    if embedding != width or not (config.causal or config.family in PLAIN_OUTPUT):
         output += width * embedding
     attention = 12 * config.num_layers * width * sum_of_squared_lengths
     return 6.0 * (body * num_tokens + output * num_predicted) + attention

@@ -30,8 +30,14 @@ LACKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
     **dict.fromkeys(("eurobert", "modern"), ("pool",)),
     "esm": ("pair", "answer"),
+    **dict.fromkeys(("gpt2", "llama"), ("pair", "pool", "classify", "tag", "answer")),
 }
-_INSTEAD = {"pair": "pretrain with masked tokens alone, or bert", "pool": "use Model.pooled", "answer": "take another"}
+_INSTEAD = {
+    "pair": "pretrain with masked tokens alone, or bert",
+    "pool": "use Model.pooled",
+    "masked": "a causal model predicts the next token: the head next",
+    "next": "only a causal model predicts the next token: gpt2, or modern with causal = true",
+}
 
 
 class MaskedHead(nn.Module):
@@ -61,10 +67,31 @@ class MaskedHead(nn.Module):
         return x if self.norm is None else self.norm(self.activation(x))
 
 
+class NextHead(nn.Module):
+    """What the output layer of a causal model reads: (P, D) to (P, E). The layer itself is the token embedding, or
+    `weight` where it is not tied, (V, E).
+
+    The published bodies end in a norm with gains, and there is nothing between; that of `modern` gets its gains here.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        width, embedding = config.hidden_size, config.embedding_width
+        self.dense = nn.Linear(width, embedding, bias=config.biases) if width != embedding else None
+        self.gain = nn.Parameter(torch.ones(embedding)) if config.family == "modern" else None
+        self.weight = None if config.tied else nn.Parameter(torch.empty(num_classes, embedding))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dense is not None:
+            x = self.dense(x)
+        return x if self.gain is None else x * self.gain
+
+
 class PoolHead(nn.Module):
     """The first token's state through one tanh layer: what the published base models return beside hidden states.
 
-    Other families put such a layer before the classes alone: ELECTRA and EuroBERT with gelu, ModernBERT with a norm too.
+    Other families put such a layer before the classes alone: ELECTRA and EuroBERT with gelu, ModernBERT with a norm
+    besides.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
@@ -134,6 +161,7 @@ class AnswerHead(nn.Module):
 
 HEADS: dict[str, type[nn.Module]] = {
     "masked": MaskedHead,
+    "next": NextHead,
     "pair": SequenceHead,
     "pool": PoolHead,
     "classify": SequenceHead,
@@ -145,8 +173,8 @@ HEADS: dict[str, type[nn.Module]] = {
 class Model(nn.Module):
     """A Transformer and its heads.
 
-    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n, "answer": 2}; a number
-        to predict (regression) is "classify" with 1.
+    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n, "answer": 2}, of causal
+        models "next" instead of "masked"; a number to predict (regression) is "classify" with 1.
     seed: of the initial values, which come from their own generator. All parameters are fp32 on the CPU; `.to()` moves.
     new_heads: the heads whose output starts from initial values: all of them here; loading a folder removes its own.
     UsageError if a head is unknown or has an impossible size.
@@ -178,19 +206,20 @@ class Model(nn.Module):
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor | None]:
-        """The output layer of the masked head: weight (V, E), as a rule the token embedding, and bias (V,) or None."""
-        head = self.heads["masked"]
-        assert isinstance(head, MaskedHead)
-        return self.body.embeddings.tokens.weight if head.weight is None else head.weight, head.bias
+        """The output layer: weight (V, E), as a rule the token embedding, and bias (V,) or None."""
+        head = self.heads["masked" if "masked" in self.heads else "next"]
+        assert isinstance(head, MaskedHead | NextHead)
+        weight = self.body.embeddings.tokens.weight if head.weight is None else head.weight
+        return weight, head.bias if isinstance(head, MaskedHead) else None
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.
 
-        masked: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N, classes).
-        tag: (B, L, labels). answer: (B, L, 2). pool: (N, D).
+        masked, next: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N,
+        classes). tag: (B, L, labels). answer: (B, L, 2). pool: (N, D).
         """
         module = self.heads[head]
-        if head == "masked":
+        if head in ("masked", "next"):
             features = module(hidden.flatten(0, 1).index_select(0, batch.predicted if at is None else at))
             return F.linear(features, *self.decoder)
         if self.config.pooling == "late" and isinstance(module, SequenceHead):
@@ -203,15 +232,18 @@ class Model(nn.Module):
 
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
-    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
+    fixed = {"masked": config.vocab_size, "next": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
+    lacks = (*LACKS.get(config.family, ()), "masked" if config.causal else "next")
     for name, size in heads.items():
         if name not in HEADS:
             raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
         if size < 1 or size != fixed.get(name, size):
             rule = f"{fixed[name]}" if name in fixed else "at least 1"
             raise UsageError(f"the head {name!r} has {rule} outputs, not {size}", where="model")
-        if name in LACKS.get(config.family, ()):
-            raise UsageError(f"{config.family} has no {name} head", where="model", do=_INSTEAD[name])
+        if name in lacks:
+            family = config.family + (" with causal = true" if config.causal and config.family == "modern" else "")
+            do = _INSTEAD.get(name, "take another family")
+            raise UsageError(f"{family} has no {name} head", where="model", do=do)
 
 
 @torch.no_grad()
@@ -233,7 +265,7 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             module.reset()
         elif isinstance(module, ContextEmbedding):
             module.table.zero_()
-        elif isinstance(module, MaskedHead):
+        elif isinstance(module, MaskedHead | NextHead):
             if module.gain is not None:
                 module.gain.fill_(1.0)
             if module.weight is not None:

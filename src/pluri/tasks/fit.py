@@ -57,7 +57,8 @@ class Tuning(Adaptation, Answering):
 
     epochs: passes over the training data, but at least `min_steps` steps.
     batch_tokens: by default what makes 100 steps an epoch, within 256 and 2048, and at least 8 sequences.
-    learning_rate: by default 1e-3 for `modern` below width 768; else 5e-5 at 768, more for smaller models; LoRA: 10 times.
+    learning_rate: by default 1e-3 for `modern` below width 768; else 5e-5 there, and more for smaller models; LoRA: 10
+        times that.
     class_weights: "balanced" counts every class alike; or a number for each label.
     dropout: of the body and the head; by default as the model was made.
     validations: how often the model is validated on the way; the best of them is kept.
