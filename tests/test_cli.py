@@ -200,7 +200,7 @@ def test_from_a_raw_file_to_a_report(
     guesses = result("fill", "the cat sat on the [MASK] .", "--model", "run/model", "--top-k", "2")
     assert [{"score", "sequence", "token_str"} <= guess.keys() for guess in guesses] == [True, True]
     exported = result("export", "--model", "run/model", "-o", "exported")
-    assert exported["architecture"] is None  # transformers has nothing like `modern`
+    assert (exported["architecture"], exported["only_here"]) == ("EuroBertForMaskedLM", [])
     assert exported["left_out"] == []
     assert result("import", "exported", "-o", "imported")["parameters"] == exported["parameters"]
     assert result("fill", "the cat sat on the [MASK] .", "--model", "imported", "--top-k", "2") == guesses

@@ -15,7 +15,7 @@ def test_the_model_is_that_of_the_machine(tmp_path, counted, context):
     tokenizer = train_tokenizer([str(tmp_path / "text.txt")], kind="char", vocab_size=100)
     store = prepare([str(tmp_path / "text.txt")], tokenizer, tmp_path / "store", workers=1)
     config = demo.configuration(store, tmp_path / "run", counted=counted, steps=1)
-    assert config.model.get("context", 2) == context
+    assert config.model["context"] == context
     assert config.training.steps == 1
 
 

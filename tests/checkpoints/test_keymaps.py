@@ -27,7 +27,9 @@ HEADS = {
     "electra": ALL,
     "esm": [*ALL, {"pool": 32}],
     "modernbert": ALL,
+    "eurobert": [*ALL, {"masked": 50, "pair": 2}, {"answer": 2}],
     "gpt2": [{"next": 50}, {}],
+    "llama": [{"next": 50}, {}],
     "modern": [{"masked": 50, "pair": 2, "classify": 3, "tag": 4}],
 }
 
@@ -36,6 +38,8 @@ def tiny(family: str, heads: dict[str, int]) -> Model:
     sizes: dict[str, Any] = {"hidden_size": 32, "num_heads": 2, "num_layers": 2, "intermediate_size": 48}
     if family == "electra":
         sizes["embedding_size"] = 16
+    if family == "modern":
+        sizes["context"] = 1  # without it the preset is EuroBERT
     return Model(preset(family, "tiny", vocab_size=50, max_length=16, **sizes), heads, seed=1)
 
 

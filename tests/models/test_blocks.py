@@ -16,17 +16,24 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_rms_norm_is_the_plain_formula():
-    norm = RMSNorm(16, EPS)
+@pytest.mark.parametrize("gain", [False, True])
+def test_rms_norm_is_the_plain_formula(gain: bool):
+    norm = RMSNorm(16, EPS, gain=gain)
     x, upstream = random(3, 5, 16), random(3, 5, 16, seed=1)
     x[0, 0] = 0  # padding may be all 0
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
     ours = norm(a)
     plain = b / (b.square().mean(-1, keepdim=True) + EPS).sqrt()
+    gains = torch.linspace(-1, 2, 16, requires_grad=True)
+    if norm.weight is not None:
+        norm.weight.data.copy_(gains)
+        ours, plain = norm(a), plain * gains
     torch.testing.assert_close(ours, plain)
     ours.backward(upstream)
     plain.backward(upstream)
     torch.testing.assert_close(a.grad, b.grad)
+    if norm.weight is not None:
+        torch.testing.assert_close(norm.weight.grad, gains.grad)
 
 
 def plainly(qkv: torch.Tensor, positions: torch.Tensor | None, eps: float | None):

@@ -7,7 +7,7 @@ from pluri.errors import UsageError
 from pluri.models.config import preset
 from pluri.models.heads import LACKS, Model
 
-FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "modern"]
+FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "eurobert", "modern"]
 
 
 def some_heads(family: str) -> dict[str, int]:
@@ -28,7 +28,7 @@ def test_the_start_is_a_function_of_the_seed_alone(family):
 
 
 def test_modern_blocks_begin_as_the_identity(make_batch):
-    model = Model(preset("modern", "tiny", vocab_size=50, context=0)).eval()
+    model = Model(preset("modern", "tiny", vocab_size=50)).eval()
     states = model.body(make_batch([9, 20]), layers=True)
     assert len(states) == 3
     torch.testing.assert_close(states[1], states[0])

@@ -7,7 +7,7 @@ import torch
 
 from pluri.models.heads import LACKS
 
-FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "modern"]
+FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "eurobert", "modern"]
 LENGTHS = [20, 9, 31, 4, 17, 25, 6, 12, 1]
 
 

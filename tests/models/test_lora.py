@@ -5,7 +5,7 @@ import torch
 
 from pluri.models.lora import attach
 
-FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "modern"]
+FAMILIES = ["bert", "roberta", "albert", "distilbert", "electra", "esm", "modernbert", "eurobert", "modern"]
 
 
 def turned(lora, seed=0):

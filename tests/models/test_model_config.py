@@ -64,7 +64,7 @@ def test_unknown_presets_sizes_and_variants():
         preset("bert", "tiny", vocab_size=100, embedding_size=64)
 
 
-@pytest.mark.parametrize("family", ["bert", "albert", "modern"])
+@pytest.mark.parametrize("family", ["bert", "albert", "eurobert", "modern"])
 def test_flops_are_those_that_torch_counts(family, make_model, make_batch):
     model, batch = make_model(family, {"masked": 50}), make_batch([64, 64])
     with FlopCounterMode(display=False) as counter:

@@ -32,7 +32,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
 
 def start(store: TokenStore, documents: np.ndarray) -> Model:
     vocab = store.tokenizer.vocab_size
-    model = Model(preset("modern", "tiny", vocab_size=vocab, max_length=32, hidden_size=64), {"masked": vocab})
+    config = preset("modern", "tiny", vocab_size=vocab, max_length=32, hidden_size=64, context=2)
+    model = Model(config, {"masked": vocab})
     assert can_start(model)
     spectral_start(model, store, documents)
     return model

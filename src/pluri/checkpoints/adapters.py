@@ -1,6 +1,6 @@
 """LoRA adapters in the format of `peft`, both ways: adapter_config.json and adapter_model.safetensors.
 
-`peft` opens such a folder on the published base model. `modern` is opened by no other program, and has no such folder.
+`peft` opens such a folder on the published base model. What no other program opens has no such folder.
 """
 
 import json
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pluri.checkpoints.checkpoint import atomic_folder
+from pluri.checkpoints.config_json import passed_over
 from pluri.checkpoints.hub import local_folder
 from pluri.checkpoints.keymaps import canonical, prefix_of, published_names, to_published
 from pluri.errors import CheckpointError
@@ -35,11 +36,11 @@ _ONLY = {
 def save_adapter(folder: Path, model: Model, lora: Lora | None, *, base: str | Path) -> None:
     """Writes the adapters and the heads of a fine-tuned published model, whole or not at all.
 
-    lora: None (and `modern`) removes what an earlier run left there. base: the model that was fine-tuned, as `peft` is
-    to find it. CheckpointError if the folder cannot be written.
+    lora: None (and heads that `transformers` has no class for) removes what an earlier run left there. base: the model
+    that was fine-tuned, as `peft` is to find it. CheckpointError if the folder cannot be written.
     """
     config = model.config
-    if lora is None or config.family == "modern":
+    if lora is None or passed_over(model):
         if (folder / ADAPTER_CONFIG).exists():
             shutil.rmtree(folder)
         return

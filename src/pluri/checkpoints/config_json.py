@@ -18,9 +18,10 @@ Problem = Literal["single_label_classification", "regression"]
 
 CONFIG = "config.json"
 _OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fields of ModelConfig
+_HEADS = "pluri_heads"  # all of a model some of whose heads no class of transformers has
 _TASK = "pluri_task"  # what the heads do not tell, and transformers leaves alone
-# older folders lack them
-_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base", "causal")
+# older folders lack these
+_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base", "causal", "tied")
 
 _PREFIX = {
     "bert": "Bert",
@@ -32,17 +33,27 @@ _PREFIX = {
     "electra": "Electra",
     "esm": "Esm",
     "modernbert": "ModernBert",
+    "eurobert": "EuroBert",
     "gpt2": "GPT2",
+    "llama": "Llama",
 }
 _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForPreTraining": ("masked", "pair"),
     "ForMaskedLM": ("masked",),
     "LMHeadModel": ("next",),
+    "ForCausalLM": ("next",),
     "ForNextSentencePrediction": ("pair",),
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
     "ForQuestionAnswering": ("answer",),
     "Model": (),
+}
+# Classes that transformers lacks, and those that open such a folder, without what heads they do not have.
+_INSTEAD = {
+    ("llama", "LMHeadModel"): "ForCausalLM",
+    ("eurobert", "ForPreTraining"): "ForMaskedLM",
+    ("eurobert", "ForNextSentencePrediction"): "Model",
+    ("eurobert", "ForQuestionAnswering"): "Model",
 }
 
 
@@ -71,12 +82,18 @@ def architecture(model: Model) -> str:
         return "AlbertForPreTraining"
     for suffix, members in _ARCHITECTURES.items():
         if heads == set(members) and ("pool" not in model.num_classes or suffix == "Model"):
-            return _PREFIX[family] + suffix
+            return _PREFIX[family] + _INSTEAD.get((family, suffix), suffix)
     raise UsageError(
         f"no published {family} has the heads {', '.join(model.num_classes)}",
         where="model",
         do="keep masked, masked and pair, next, pair, classify, tag, or answer",
     )
+
+
+def passed_over(model: Model) -> list[str]:
+    """The heads of a model that its published class does not open: of `modern` all."""
+    suffix = architecture(model).removeprefix(_PREFIX.get(model.config.family, ""))
+    return [head for head in model.num_classes if head not in (*_ARCHITECTURES.get(suffix, ()), "pool")]
 
 
 def describe(
@@ -95,7 +112,9 @@ def describe(
         values["model_type"] = config.family
         values |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
         values[LENGTH[config.family]] = config.max_length + config.position_offset
-        values |= {"tie_word_embeddings": True} | special_keys(config)
+        values |= {"tie_word_embeddings": config.tied} | special_keys(config)
+        if passed_over(model):
+            values[_HEADS] = dict(model.num_classes)
     values["dtype"] = str(dtype).removeprefix("torch.")
     classes = [n for head, n in model.num_classes.items() if head in ("classify", "tag")]
     if classes:
@@ -155,6 +174,8 @@ def _published(values: dict[str, Any]) -> FolderConfig:
         members = ()  # ELECTRA's pretraining class tells replaced tokens: a head that nobody fine-tunes
     sizes = {"masked": config.vocab_size, "next": config.vocab_size, "pair": 2, "answer": 2}
     heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
+    if name.removeprefix(_PREFIX[family]) in _INSTEAD.values():
+        heads |= {str(head): int(size) for head, size in values.get(_HEADS, {}).items()}
     return FolderConfig(config, heads, *_labels(values, heads), _task(values, heads))
 
 

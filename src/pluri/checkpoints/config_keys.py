@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pluri.checkpoints import llama_like
 from pluri.errors import UsageError
 from pluri.models.config import ModelConfig
 
@@ -61,6 +62,8 @@ KEYS: dict[str, dict[str, str]] = {
         "rotary_base": "global_rope_theta",
         "local_rotary_base": "local_rope_theta",
     },
+    "eurobert": llama_like.KEYS,
+    "llama": llama_like.KEYS,
     "gpt2": {
         "vocab_size": "vocab_size",
         "hidden_size": "n_embd",
@@ -123,6 +126,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "global_rope_theta": 160_000.0,
         "local_rope_theta": 10_000.0,
     },
+    "eurobert": llama_like.DEFAULTS["eurobert"],
+    "llama": llama_like.DEFAULTS["llama"],
     "gpt2": {
         "n_positions": 1024,
         "n_inner": None,
@@ -144,6 +149,8 @@ ONLY: dict[str, dict[str, Any]] = dict.fromkeys(KEYS, _LEARNED) | {
     "modernbert": _ENCODER
     | {"attention_bias": False, "mlp_bias": False, "norm_bias": False, "classifier_bias": False, "decoder_bias": True}
     | {"classifier_activation": "gelu", "rope_scaling": None},
+    "eurobert": llama_like.ONLY,
+    "llama": llama_like.ONLY,
     "gpt2": {
         "tie_word_embeddings": True,
         "add_cross_attention": False,
@@ -169,6 +176,8 @@ def special_fields(family: str, values: dict[str, Any]) -> dict[str, Any]:
         }
     if family == "modernbert":
         return {"pooling": _one_of(_POOLING, "classifier_pooling", values)} | _alternation(values)
+    if family in llama_like.DEFAULTS:
+        return llama_like.special_fields(family, values)
     if family == "gpt2":
         return {"intermediate_size": values["n_inner"] or 4 * values["n_embd"], "pad_id": values["pad_token_id"] or 0}
     return {}
@@ -192,6 +201,8 @@ def special_keys(config: ModelConfig) -> dict[str, Any]:
         values |= {"layer_types": kinds, "embedding_dropout": config.dropout}
         values["rope_parameters"] = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()}
         values["classifier_pooling"] = "mean" if config.pooling == "mean" else "cls"
+    if config.family in llama_like.DEFAULTS:
+        values |= llama_like.special_keys(config)
     if config.family == "gpt2":
         values["embd_pdrop"] = config.dropout
     return values

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pluri.checkpoints.config_json import architecture
+from pluri.checkpoints.config_json import architecture, passed_over
 from pluri.checkpoints.huggingface import read_model, save_model
+from pluri.models.config import departures
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
     """A model folder that was written.
 
-    architecture: its class in transformers; None for what only Pluri opens. dtype: of the weights.
+    architecture: its class in transformers; None for what only Pluri opens. only_here: what keeps transformers from
+    opening it, or of its heads those that it passes over. dtype: of the weights.
     left_out: tensors of the source that Pluri has no use for, by their published names.
     """
 
@@ -20,13 +22,15 @@ class Converted:
     parameters: int
     dtype: str
     left_out: list[str]
+    only_here: list[str]
 
     def __str__(self) -> str:
         lines = [f"{self.parameters:,} parameters, {self.dtype}: {self.folder}"]
         if self.architecture is None:
-            lines.append("opens with Pluri alone: transformers has no architecture like it")
+            lines.append(f"opens with Pluri alone: no architecture in transformers has {', '.join(self.only_here)}")
         else:
-            lines.append(f"opens with Pluri, and with transformers.{self.architecture}")
+            without = f", without {', '.join(self.only_here)}" if self.only_here else ""
+            lines.append(f"opens with Pluri, and with transformers.{self.architecture}{without}")
         return "\n".join([*lines, *(f"left out: {name}" for name in self.left_out)])
 
 
@@ -40,10 +44,12 @@ def convert_model(source: str | Path, output: str | Path) -> Converted:
     model, described = loaded.model, loaded.described
     labels, problem, task = described.labels, described.problem, described.task
     folder = save_model(output, model, loaded.tokenizer, labels=labels, problem=problem, task=task, dtype=loaded.dtype)
+    own = model.config.family == "modern"
     return Converted(
         folder,
-        None if model.config.family == "modern" else architecture(model),
+        None if own else architecture(model),
         sum(parameter.numel() for parameter in model.parameters()),
         str(loaded.dtype).removeprefix("torch."),
         loaded.left_out,
+        [f"{field} = {value!r}" for field, value in departures(model.config).items()] if own else passed_over(model),
     )

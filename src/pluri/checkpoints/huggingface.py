@@ -1,7 +1,7 @@
 """Model folders as Hugging Face writes them: config.json, model.safetensors and the tokenizer's files.
 
 `transformers` opens the folders of every family but `modern` as they are. `modern` has the same files with model_type
-"pluri", which only Pluri opens.
+"pluri", which only Pluri opens; the preset of that name is EuroBERT or Llama.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ from pluri.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"  # of weights that are spread over several files
-# The tensor that tells whether a folder has a head; of others, out.weight.
-_MARK = {"masked": "bias", "next": "gain", "pool": "dense.weight"}
+# The first of these that a head has tells whether a folder holds it.
+_MARKS = ("bias", "weight", "dense.weight", "out.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,18 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family in ("modernbert", "gpt2"):  # whose defaults there are ids beyond a smaller vocabulary
+    if model.config.family in (
+        "modernbert",
+        "eurobert",
+        "llama",
+        "gpt2",
+    ):  # with defaults that may be beyond a vocabulary
         described |= {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}
     if model.config.family == "modernbert":
         described |= {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id}
-    if model.config.family == "gpt2":  # whose tokenizer may have no padding
+    if model.config.family == "eurobert" and tokenizer.mask_id is not None:
+        described["mask_token_id"] = tokenizer.mask_id
+    if model.config.causal:  # whose tokenizer may have no padding
         described["pad_token_id"] = tokenizer.pad_id
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     tensors = to_published(model.config, state)
@@ -153,7 +160,8 @@ def _stored(model: Model, head: str, described: FolderConfig, tensors: Mapping[s
         return True  # the token embedding is all of it
     if head in ("classify", "tag"):
         return described.heads.get(head) == model.num_classes[head]
-    (mark,) = published_names(model.config, f"heads.{head}.{_MARK.get(head, 'out.weight')}")
+    own = dict(model.heads[head].named_parameters())
+    (mark,) = published_names(model.config, f"heads.{head}.{next(name for name in _MARKS if name in own)}")
     return head in described.heads or mark in tensors
 
 

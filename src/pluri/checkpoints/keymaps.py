@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from pluri.checkpoints import llama_like
 from pluri.models.config import ModelConfig
 
 Table = dict[str, tuple[str, ...]]
@@ -172,6 +173,8 @@ TABLES: dict[str, Table] = {
         "heads.answer.pooler.norm": ("head.norm",),
         "heads.answer.out": ("classifier",),
     },
+    "eurobert": llama_like.EUROBERT,
+    "llama": llama_like.LLAMA,
     "gpt2": {
         "body.embeddings.tokens": ("transformer.wte",),
         "body.embeddings.positions": ("transformer.wpe",),
@@ -275,7 +278,7 @@ def unused_names(config: ModelConfig) -> set[str]:
     table = TABLES.get(config.family, {})
     heads = {(ours, module) for ours, theirs in table.items() if ours.startswith("heads.") for module in theirs}
     # their weight is the token embedding; another one would be an untied layer
-    kinds = {"heads.masked": ("bias",), "heads.next": ()}
+    kinds = {"heads.masked": ("bias",), "heads.next": ()} if config.tied else {}
     names = {f"{module}.{kind}" for ours, module in heads for kind in kinds.get(ours, ("weight", "bias"))}
     if config.family == "gpt2":  # older folders keep the causal mask, by layer
         masks = itertools.product(range(config.num_layers), ("bias", "masked_bias"))
@@ -306,7 +309,7 @@ def canonical(config: ModelConfig, published: Mapping[str, Tensor]) -> dict[str,
     (embedding,) = table["body.embeddings.tokens"]
     weight, bias = f"{embedding}.weight", f"{head}.bias"
     for copy, tied in ((f"{head}.decoder.weight", weight), (f"{head}.weight", weight), (f"{head}.decoder.bias", bias)):
-        if copy in tensors and _same(tensors[copy], tensors.setdefault(tied, tensors[copy])):
+        if config.tied and copy in tensors and _same(tensors[copy], tensors.setdefault(tied, tensors[copy])):
             del tensors[copy]
     return tensors
 

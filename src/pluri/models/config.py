@@ -17,7 +17,9 @@ Family = Literal[
     "electra",
     "esm",
     "modernbert",
+    "eurobert",
     "gpt2",
+    "llama",
     "modern",
 ]
 Size = Literal["tiny", "mini", "small", "medium", "base"]
@@ -36,7 +38,11 @@ _HEAD_SIZE = 64
 # RoBERTa, and those whose code grew out of it: their heads are alike, and positions count from pad_id + 1.
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
 
-_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False, "causal": False}
+# Their output layer reads the hidden states as they are.
+PLAIN_OUTPUT = ("eurobert", "modern")
+
+_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False}
+_COMMON |= {"causal": False, "tied": True}
 _POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
@@ -46,6 +52,20 @@ _POST_NORM: dict[str, Any] = _COMMON | {
     "embedding_norm": True,
     "token_dropout": None,
     "window": None,
+}
+_LLAMA_LIKE: dict[str, Any] = {
+    "norm": "rms",
+    "pre_norm": True,
+    "positions": "rotary",
+    "qk_norm": False,
+    "gated": True,
+    "biases": False,
+    "token_types": 0,
+    "context": 0,
+    "embedding_norm": False,
+    "token_dropout": None,
+    "window": None,
+    "shared_layers": False,
 }
 # What makes a family: these fields cannot be overridden, or its folders would not open elsewhere.
 FIXED: dict[str, dict[str, Any]] = {
@@ -62,6 +82,8 @@ FIXED: dict[str, dict[str, Any]] = {
     "modernbert": _COMMON
     | {"pre_norm": True, "positions": "rotary", "gated": True, "biases": False, "token_types": 0}
     | {"embedding_norm": True, "token_dropout": None},
+    "eurobert": _LLAMA_LIKE | {"causal": False},
+    "llama": _LLAMA_LIKE | {"causal": True, "pooling": "mean"},
     "gpt2": _COMMON
     | {"causal": True, "pre_norm": True, "positions": "learned", "gated": False, "biases": True, "token_types": 0}
     | {"embedding_norm": False, "token_dropout": None, "window": None},
@@ -71,7 +93,8 @@ _BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 _ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
 # What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
 # Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
-# Warner et al. (2024), ModernBERT; Radford et al. (2019), GPT-2.
+# Warner et al. (2024), ModernBERT; Boizard et al. (2025), EuroBERT; Radford et al. (2019), GPT-2; Touvron et al.
+# (2023), Llama.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT_DROPOUT,
     "roberta": _ROBERTA,
@@ -82,24 +105,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "electra": _BERT_DROPOUT,
     "esm": {"positions": "rotary", "embedding_norm": False, "norm_eps": 1e-5},
     "modernbert": {"norm_eps": 1e-5, "window": 128, "rotary_base": 160_000.0, "classifier_dropout": 0.0},
+    "eurobert": {"activation": "silu", "pooling": "late", "tied": False, "norm_eps": 1e-5, "rotary_base": 250_000.0},
     "gpt2": _BERT_DROPOUT | {"activation": "gelu_new", "norm_eps": 1e-5},
-    "modern": {
-        "norm": "rms",
-        "pre_norm": True,
-        "positions": "rotary",
-        "qk_norm": True,
-        "gated": True,
-        "activation": "silu",
-        "biases": False,
-        "pooling": "mean",
-        "context": 2,
-        "norm_eps": 1e-6,
-    },
+    "llama": {"activation": "silu", "tied": False, "norm_eps": 1e-6},
+    "modern": FIXED["eurobert"] | {"activation": "silu", "pooling": "mean", "norm_eps": 1e-6},
 }
 
 
 class ModelConfig(Config):
-    """The shape of one Transformer, an encoder or a decoder. Token embedding and output layer are always tied."""
+    """The shape of one Transformer, an encoder or a decoder."""
 
     family: Family
     vocab_size: PositiveInt
@@ -111,6 +125,7 @@ class ModelConfig(Config):
     embedding_size: PositiveInt | None = Field(None, description="width of the token embedding; default: hidden_size")
     causal: bool = Field(False, description="a position sees itself and those before it, none after: a decoder")
     shared_layers: bool = Field(False, description="one block, applied num_layers times")
+    tied: bool = Field(True, description="the output layer is the token embedding")
     norm: Literal["layer", "rms"] = "layer"
     pre_norm: bool = False
     positions: Literal["learned", "rotary"] = "learned"
@@ -118,7 +133,9 @@ class ModelConfig(Config):
     gated: bool = Field(False, description="feed-forward block with a gate (Shazeer 2020)")
     activation: Activation = "gelu"
     biases: bool = True
-    pooling: Literal["first", "mean"] = Field("first", description="the vector of a sequence")
+    pooling: Literal["first", "mean", "late"] = Field(
+        "first", description="the vector of a sequence; late: the mean of what a layer makes of its states (EuroBERT)"
+    )
     token_types: int = Field(2, ge=0, description="segments told apart by an embedding; 0 = none")
     context: int = Field(0, ge=0, description="neighbours on each side that add a vector of their own to the embedding")
     embedding_norm: bool = Field(True, description="embeddings are normalized")
@@ -150,6 +167,8 @@ class ModelConfig(Config):
             raise ValueError(f"context = {self.context} looks at what comes after, causal = true does not")
         if self.family == "modernbert" and self.window is None:
             raise ValueError("modernbert has a window")
+        if self.pooling == "late" and self.family != "eurobert":
+            raise ValueError(f"{self.family} has no pooling 'late'; choose first or mean")
         if self.family not in ("albert", "electra", "modern") and self.embedding_width != self.hidden_size:
             raise ValueError(f"{self.family} has embedding_size equal to hidden_size {self.hidden_size}; use albert")
         for name, value in FIXED[self.family].items():
@@ -198,7 +217,23 @@ def preset(
             values.setdefault("embedding_size", min(128, width // 2))
         values.setdefault("num_heads", max(1, width // _HEAD_SIZE))
         values.setdefault("intermediate_size", _gated_width(width) if values.get("gated") else 4 * width)
-    return ModelConfig.parse(values, where=where)
+    config = ModelConfig.parse(values, where=where)
+    if name == "modern" and not departures(config):
+        return config.model_copy(update={"family": _published(config)})
+    return config
+
+
+def _published(config: ModelConfig) -> Family:
+    """What a model of the family `modern` is without its departures: Llama if it is causal."""
+    return "llama" if config.causal else "eurobert"
+
+
+def departures(config: ModelConfig) -> dict[str, Any]:
+    """Fields of a model of the family `modern` that EuroBERT, or Llama if it is causal, has not: none of the preset."""
+    fixed = FIXED[_published(config)]
+    found = {name: getattr(config, name) for name, value in fixed.items() if getattr(config, name) != value}
+    factorized = config.embedding_width != config.hidden_size
+    return found | ({"embedding_size": config.embedding_size} if factorized else {})
 
 
 def _gated_width(width: int) -> int:
@@ -221,7 +256,7 @@ def train_flops(
     if embedding != width:
         body += embedding * width
     output = embedding * config.vocab_size
-    if embedding != width or not (config.causal or config.family == "modern"):
+    if embedding != width or not (config.causal or config.family in PLAIN_OUTPUT):
         output += width * embedding
     unread = num_tokens - num_read
     attention = 12 * (config.num_layers - unread / max(num_tokens, 1)) * width * sum_of_squared_lengths

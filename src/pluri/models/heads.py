@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from pluri.batches.batch import Batch
 from pluri.errors import UsageError
 from pluri.models.blocks import ACTIVATIONS
-from pluri.models.config import ROBERTA_LIKE, ModelConfig
-from pluri.models.norms import build_norm
+from pluri.models.config import PLAIN_OUTPUT, ROBERTA_LIKE, ModelConfig
+from pluri.models.norms import RMSNorm, build_norm
 from pluri.models.positions import StoredFrequencies
 from pluri.models.transformer import ContextEmbedding, Transformer
 
 # The heads of the published classes. What their layer before the classes ends in, where it is not tanh:
-_POOLER_ACTIVATION = {"distilbert": "relu", "electra": "gelu", "modernbert": "gelu"}
+_POOLER_ACTIVATION = {"distilbert": "relu", "electra": "gelu", "modernbert": "gelu", "eurobert": "gelu"}
 # families whose layer before the output layer has gelu whatever the body uses, and those with dropout on both sides of
 # the layer before the classes:
 _GELU_HEAD = (*ROBERTA_LIKE, "electra", "modernbert")
@@ -28,9 +28,9 @@ _DROPS_FIRST = (*ROBERTA_LIKE, "electra")
 LACKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ROBERTA_LIKE, ("pair",)),
     **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
+    **dict.fromkeys(("eurobert", "modern"), ("pool",)),
     "esm": ("pair", "answer"),
-    "gpt2": ("pair", "pool", "classify", "tag", "answer"),
-    "modern": ("pool",),
+    **dict.fromkeys(("gpt2", "llama"), ("pair", "pool", "classify", "tag", "answer")),
 }
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
@@ -41,20 +41,23 @@ _INSTEAD = {
 
 
 class MaskedHead(nn.Module):
-    """What the output layer reads: (P, D) to (P, E). The layer itself is the token embedding (V, E) and `bias` (V,).
+    """What the output layer reads: (P, D) to (P, E). The layer itself is the token embedding, or `weight` where it is
+    not tied, (V, E), and `bias` (V,).
 
-    The published families transform first; a pre-norm body ends in a norm and needs only a gain for each channel.
+    The published families transform first. A pre-norm body ends in a norm and needs no more: EuroBERT has neither layer
+    nor bias; `modern`, whose norms have no gains, has a gain here.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         width, embedding = config.hidden_size, config.embedding_width
-        published = config.family != "modern"
-        self.dense = nn.Linear(width, embedding, bias=config.biases) if published or width != embedding else None
+        plain = config.family in PLAIN_OUTPUT
+        self.dense = None if plain and width == embedding else nn.Linear(width, embedding, bias=config.biases)
         self.activation = ACTIVATIONS["gelu" if config.family in _GELU_HEAD else config.activation]
-        self.norm = build_norm(config, embedding) if published else None
-        self.gain = None if published else nn.Parameter(torch.ones(embedding))
-        self.bias = nn.Parameter(torch.zeros(num_classes))
+        self.norm = None if plain else build_norm(config, embedding)
+        self.gain = nn.Parameter(torch.ones(embedding)) if config.family == "modern" else None
+        self.weight = None if config.tied else nn.Parameter(torch.empty(num_classes, embedding))
+        self.bias = None if config.family == "eurobert" else nn.Parameter(torch.zeros(num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None:
@@ -65,9 +68,10 @@ class MaskedHead(nn.Module):
 
 
 class NextHead(nn.Module):
-    """What the output layer of a causal model reads: (P, D) to (P, E). The layer itself is the token embedding (V, E).
+    """What the output layer of a causal model reads: (P, D) to (P, E). The layer itself is the token embedding, or
+    `weight` where it is not tied, (V, E).
 
-    GPT-2's body ends in a norm with gains, and there is nothing between; that of `modern` has none, and gets them here.
+    The published bodies end in a norm with gains, and there is nothing between; that of `modern` gets its gains here.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
@@ -75,6 +79,7 @@ class NextHead(nn.Module):
         width, embedding = config.hidden_size, config.embedding_width
         self.dense = nn.Linear(width, embedding, bias=config.biases) if width != embedding else None
         self.gain = nn.Parameter(torch.ones(embedding)) if config.family == "modern" else None
+        self.weight = None if config.tied else nn.Parameter(torch.empty(num_classes, embedding))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None:
@@ -85,12 +90,14 @@ class NextHead(nn.Module):
 class PoolHead(nn.Module):
     """The first token's state through one tanh layer: what the published base models return beside hidden states.
 
-    Other families put such a layer before the classes alone: ELECTRA with gelu, ModernBERT with gelu and a norm.
+    Other families put such a layer before the classes alone: ELECTRA and EuroBERT with gelu, ModernBERT with a norm
+    besides.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, num_classes, bias=config.biases)
+        biases = config.biases or config.family == "eurobert"
+        self.dense = nn.Linear(config.hidden_size, num_classes, bias=biases)
         self.activation = ACTIVATIONS[_POOLER_ACTIVATION.get(config.family, "tanh")]
         self.norm = build_norm(config, num_classes) if config.family == "modernbert" else nn.Identity()
 
@@ -114,10 +121,16 @@ class SequenceHead(nn.Module):
         self.out = nn.Linear(config.hidden_size, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.classes(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D): all but the classes."""
         if self.drop_first:
             x = self.dropout(x)
-        if self.pooler is not None:
-            x = self.pooler(x)
+        return x if self.pooler is None else self.pooler(x)
+
+    def classes(self, x: Tensor) -> Tensor:
+        """(N, D) to (N, classes)."""
         return self.out(self.dropout(x))
 
 
@@ -193,9 +206,11 @@ class Model(nn.Module):
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor | None]:
-        """The output layer: weight (V, E), tied to the token embedding, and the bias (V,) of the masked head."""
-        bias = self.heads["masked"].get_parameter("bias") if "masked" in self.heads else None
-        return self.body.embeddings.tokens.weight, bias
+        """The output layer: weight (V, E), as a rule the token embedding, and bias (V,) or None."""
+        head = self.heads["masked" if "masked" in self.heads else "next"]
+        assert isinstance(head, MaskedHead | NextHead)
+        weight = self.body.embeddings.tokens.weight if head.weight is None else head.weight
+        return weight, head.bias if isinstance(head, MaskedHead) else None
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.
@@ -207,6 +222,8 @@ class Model(nn.Module):
         if head in ("masked", "next"):
             features = module(hidden.flatten(0, 1).index_select(0, batch.predicted if at is None else at))
             return F.linear(features, *self.decoder)
+        if self.config.pooling == "late" and isinstance(module, SequenceHead):
+            return module.classes(self.pooled(module.features(hidden), batch))
         return module(hidden if head in ("tag", "answer") else self.pooled(hidden, batch))
 
     def forward(self, batch: Batch, head: str) -> Tensor:
@@ -256,14 +273,17 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             if config.pre_norm and isinstance(module, nn.Linear) and name.startswith("body."):
                 std = 0.0 if name.endswith((".out", ".down")) else 1 / math.sqrt(module.in_features)
             module.weight.normal_(0.0, std, generator=generator)
-        elif isinstance(module, nn.LayerNorm):
+        elif isinstance(module, nn.LayerNorm | RMSNorm) and module.weight is not None:
             module.weight.fill_(1.0)
         elif isinstance(module, StoredFrequencies):
             module.reset()
         elif isinstance(module, ContextEmbedding):
             module.table.zero_()
-        elif isinstance(module, MaskedHead | NextHead) and module.gain is not None:
-            module.gain.fill_(1.0)
+        elif isinstance(module, MaskedHead | NextHead):
+            if module.gain is not None:
+                module.gain.fill_(1.0)
+            if module.weight is not None:
+                module.weight.normal_(0.0, config.initializer_range, generator=generator)
         bias = getattr(module, "bias", None)
         if isinstance(bias, nn.Parameter):
             bias.zero_()

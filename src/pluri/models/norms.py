@@ -35,24 +35,26 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """Each vector to unit root mean square (Zhang and Sennrich 2019).
+    """Each vector to unit root mean square (Zhang and Sennrich 2019), and each channel times its gain.
 
-    It has no gain: the matrix that follows everywhere has such factors in its columns already.
+    gain: False leaves it out: the matrix that follows may have such factors in its columns.
     """
 
-    def __init__(self, width: int, eps: float) -> None:
+    def __init__(self, width: int, eps: float, *, gain: bool = True) -> None:
         super().__init__()
         self.width, self.eps = width, eps
+        self.weight = nn.Parameter(torch.ones(width)) if gain else None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D) to (..., D)."""
         if x.is_cuda:  # one fused kernel there
-            return F.rms_norm(x, (self.width,), None, self.eps)
-        return _RMSNorm.apply(x, self.eps)  # type: ignore[return-value]
+            return F.rms_norm(x, (self.width,), self.weight, self.eps)
+        normed: Tensor = _RMSNorm.apply(x, self.eps)  # type: ignore[assignment]
+        return normed if self.weight is None else normed * self.weight
 
 
 def build_norm(config: ModelConfig, width: int) -> nn.Module:
-    """LayerNorm with a gain, as published, or RMSNorm."""
+    """LayerNorm with a gain, as published, or RMSNorm: EuroBERT's has a gain, that of `modern` none."""
     if config.norm == "rms":
-        return RMSNorm(width, config.norm_eps)
+        return RMSNorm(width, config.norm_eps, gain=config.family != "modern")
     return nn.LayerNorm(width, eps=config.norm_eps, bias=config.biases)
