@@ -76,15 +76,25 @@ def tokenizer(
     vocab_size: int = 8000,
     lowercase: Annotated[bool, Flag] = False,
     k: int = 6,
+    sentinels: int = 0,
     text_column: TextColumn = "text",
     as_json: Json = False,
 ) -> Answer:
     """Train a tokenizer; for DNA, the kind kmer with k letters each.
 
     Example: pluri tokenizer corpus.txt --kind wordpiece --vocab-size 8000 -o tokenizer
+
+    Args:
+        sentinels: tokens <extra_id_0> ... for denoising as T5 does it, which has 100.
     """
     made = pluri.train_tokenizer(
-        files, kind=kind, vocab_size=vocab_size, lowercase=lowercase, k=k, text_column=text_column
+        files,
+        kind=kind,
+        vocab_size=vocab_size,
+        lowercase=lowercase,
+        k=k,
+        sentinels=sentinels,
+        text_column=text_column,
     )
     made.save(output)
     about = {"output": output, "vocab_size": made.vocab_size, "hash": made.hash}
