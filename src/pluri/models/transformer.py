@@ -22,13 +22,14 @@ class ContextEmbedding(nn.Module):
     """A vector for each neighbour of a token, by its identity and its distance: the log-bilinear model of a blank's
     surroundings (Mnih and Kavukcuoglu 2013, section 3), which a Transformer otherwise has to learn through attention.
 
-    The table has V rows for each distance -reach, ..., -1, 1, ..., reach, and a last one, always 0, for no neighbour.
+    The table has V rows for each distance -reach, ..., -1, 1, ..., reach (causal: to -1), and a last one, always 0, for
+    no neighbour.
     """
 
-    def __init__(self, vocab_size: int, reach: int, width: int) -> None:
+    def __init__(self, vocab_size: int, reach: int, width: int, *, causal: bool) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.distances = [d for d in range(-reach, reach + 1) if d]
+        self.distances = [d for d in range(-reach, 1 if causal else reach + 1) if d]
         self.table = nn.Parameter(torch.empty(len(self.distances) * vocab_size + 1, width))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -77,7 +78,8 @@ class Embeddings(nn.Module):
         self.types = nn.Embedding(config.token_types, width) if config.token_types else None
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_length + config.position_offset, width) if learned else None
-        self.context = ContextEmbedding(config.vocab_size, config.context, width) if config.context else None
+        reach, causal = config.context, config.causal
+        self.context = ContextEmbedding(config.vocab_size, reach, width, causal=causal) if reach else None
         self.norm = build_norm(config, width) if config.embedding_norm else nn.Identity()
         factorized = width != config.hidden_size or config.family == "albert"
         self.projection = nn.Linear(width, config.hidden_size, bias=config.biases) if factorized else None
@@ -100,7 +102,8 @@ class Embeddings(nn.Module):
 
 
 class Transformer(nn.Module):
-    """An encoder: each position of a packed batch to its hidden state, in view of its own sequence alone.
+    """Each position of a packed batch to its hidden state, in view of its own sequence alone: an encoder, or, if the
+    configuration is causal, a decoder.
 
     Dropout draws from torch's generator, which training sets from (seed, step) before each pass.
     """
