@@ -62,14 +62,14 @@ def show_corruption(
 
 
 def corruption_text(shown: list[Corrupted]) -> str:
-    """For a reader at a terminal: what the encoder reads, and what is to be written where that is not the whole line."""
+    """For a reader at a terminal: what is read, and what is to be written where that is not the whole line."""
     lines: list[str] = []
     for each in shown:
         if not lines or each.kinds == _WHOLE[0]:
-            lines.append(f"{each.where}\n  {'whole':14}{each.text}")
-        lines.append(f"  {'+'.join(each.kinds):14}{each.reads}")
+            lines.append(f"{each.where}\n  {'whole':16}{each.text}")
+        lines.append(f"  {'+'.join(each.kinds):16}{each.reads}")
         if each.kinds in (("mass",), ("sentinel",)):
-            lines.append(f"  {'  to write':14}{each.writes}")
+            lines.append(f"  {'  to write':16}{each.writes}")
     return "\n".join(lines)
 
 
