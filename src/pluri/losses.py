@@ -81,7 +81,7 @@ def pretraining_loss(
     hidden = model.hidden(batch)  # (B, L, D)
     parts: dict[str, Tensor] = {}
     if batch.labels is not None:
-        where, head = batch.predicted, "next" if model.config.causal else "masked"
+        where, head = batch.predicted, "next" if model.config.generative else "masked"
         features = model.heads[head](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
         labels = batch.labels.reshape(-1).index_select(0, where)
         parts[f"{head}_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)

@@ -20,7 +20,7 @@ CONFIG = "config.json"
 _OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fields of ModelConfig
 _TASK = "pluri_task"  # what the heads do not tell, and transformers leaves alone
 # older folders lack them
-_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base", "causal")
+_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base", "causal", "decoder_layers")
 
 _PREFIX = {
     "bert": "Bert",
@@ -33,11 +33,13 @@ _PREFIX = {
     "esm": "Esm",
     "modernbert": "ModernBert",
     "gpt2": "GPT2",
+    "bart": "Bart",
 }
 _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForPreTraining": ("masked", "pair"),
     "ForMaskedLM": ("masked",),
     "LMHeadModel": ("next",),
+    "ForConditionalGeneration": ("next",),
     "ForNextSentencePrediction": ("pair",),
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
@@ -69,6 +71,8 @@ def architecture(model: Model) -> str:
         return "PluriModel"
     if family == "albert" and heads == {"pair"}:
         return "AlbertForPreTraining"
+    if family == "bart" and heads == {"next"}:
+        return "BartForConditionalGeneration"
     for suffix, members in _ARCHITECTURES.items():
         if heads == set(members) and ("pool" not in model.num_classes or suffix == "Model"):
             return _PREFIX[family] + suffix
@@ -94,7 +98,8 @@ def describe(
     else:
         values["model_type"] = config.family
         values |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
-        values[LENGTH[config.family]] = config.max_length + config.position_offset
+        uncounted = config.family == "bart"  # whose table of positions is longer than config.json says
+        values[LENGTH[config.family]] = config.max_length + (0 if uncounted else config.position_offset)
         values |= {"tie_word_embeddings": True} | special_keys(config)
     values["dtype"] = str(dtype).removeprefix("torch.")
     classes = [n for head, n in model.num_classes.items() if head in ("classify", "tag")]

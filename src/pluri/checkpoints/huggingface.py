@@ -73,10 +73,16 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family in ("modernbert", "gpt2"):  # whose defaults there are ids beyond a smaller vocabulary
+    if model.config.family in (
+        "modernbert",
+        "gpt2",
+        "bart",
+    ):  # whose defaults there are ids beyond a smaller vocabulary
         described |= {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}
     if model.config.family == "modernbert":
         described |= {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id}
+    if model.config.family == "bart":
+        described |= {"decoder_start_token_id": tokenizer.sep_id, "forced_eos_token_id": tokenizer.sep_id}
     if model.config.family == "gpt2":  # whose tokenizer may have no padding
         described["pad_token_id"] = tokenizer.pad_id
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}

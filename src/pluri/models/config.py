@@ -18,6 +18,7 @@ Family = Literal[
     "esm",
     "modernbert",
     "gpt2",
+    "bart",
     "modern",
 ]
 Size = Literal["tiny", "mini", "small", "medium", "base"]
@@ -37,6 +38,7 @@ _HEAD_SIZE = 64
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
 
 _COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False, "causal": False}
+_COMMON |= {"decoder_layers": 0}
 _POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
@@ -65,13 +67,15 @@ FIXED: dict[str, dict[str, Any]] = {
     "gpt2": _COMMON
     | {"causal": True, "pre_norm": True, "positions": "learned", "gated": False, "biases": True, "token_types": 0}
     | {"embedding_norm": False, "token_dropout": None, "window": None},
+    "bart": {name: value for name, value in _POST_NORM.items() if name != "decoder_layers"}
+    | {"token_types": 0, "norm_eps": 1e-5},
     "modern": {},
 }
 _BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 _ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
 # What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
 # Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
-# Warner et al. (2024), ModernBERT; Radford et al. (2019), GPT-2.
+# Warner et al. (2024), ModernBERT; Radford et al. (2019), GPT-2; Lewis et al. (2020), BART.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT_DROPOUT,
     "roberta": _ROBERTA,
@@ -83,6 +87,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "esm": {"positions": "rotary", "embedding_norm": False, "norm_eps": 1e-5},
     "modernbert": {"norm_eps": 1e-5, "window": 128, "rotary_base": 160_000.0, "classifier_dropout": 0.0},
     "gpt2": _BERT_DROPOUT | {"activation": "gelu_new", "norm_eps": 1e-5},
+    "bart": {"dropout": 0.1},
     "modern": {
         "norm": "rms",
         "pre_norm": True,
@@ -99,7 +104,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class ModelConfig(Config):
-    """The shape of one Transformer, an encoder or a decoder. Token embedding and output layer are always tied."""
+    """The shape of one Transformer: an encoder, a decoder, or both. Token embedding and output layer are tied."""
 
     family: Family
     vocab_size: PositiveInt
@@ -110,6 +115,9 @@ class ModelConfig(Config):
     max_length: PositiveInt = Field(512, description="the longest sequence, special tokens included")
     embedding_size: PositiveInt | None = Field(None, description="width of the token embedding; default: hidden_size")
     causal: bool = Field(False, description="a position sees itself and those before it, none after: a decoder")
+    decoder_layers: int = Field(
+        0, ge=0, description="layers of a decoder that reads what the encoder makes of a source"
+    )
     shared_layers: bool = Field(False, description="one block, applied num_layers times")
     norm: Literal["layer", "rms"] = "layer"
     pre_norm: bool = False
@@ -148,6 +156,10 @@ class ModelConfig(Config):
             raise ValueError(f"token_dropout {self.token_dropout} is outside the vocabulary of {self.vocab_size}")
         if self.causal and self.context:
             raise ValueError(f"context = {self.context} looks at what comes after, causal = true does not")
+        if self.causal and self.decoder_layers:
+            raise ValueError("an encoder with a decoder beside it is not causal itself")
+        if self.family == "bart" and not self.decoder_layers:
+            raise ValueError("bart has decoder_layers, one at least")
         if self.family == "modernbert" and self.window is None:
             raise ValueError("modernbert has a window")
         if self.family not in ("albert", "electra", "modern") and self.embedding_width != self.hidden_size:
@@ -156,6 +168,17 @@ class ModelConfig(Config):
             if getattr(self, name) != value:
                 raise ValueError(f"{self.family} has {name} = {value!r}; change it in the family 'modern'")
         return self
+
+    @property
+    def generative(self) -> bool:
+        """Whether it predicts the next token: a decoder, or an encoder with one."""
+        return self.causal or self.decoder_layers > 0
+
+    @property
+    def decoder(self) -> "ModelConfig":
+        """The shape of the decoder of an encoder with one."""
+        changes = {"causal": True, "num_layers": self.decoder_layers, "decoder_layers": 0, "context": 0}
+        return self.model_copy(update=changes)
 
     @property
     def head_size(self) -> int:
@@ -167,7 +190,9 @@ class ModelConfig(Config):
 
     @property
     def position_offset(self) -> int:
-        """Learned positions before the first one in use: RoBERTa counts from pad_id + 1."""
+        """Learned positions before the first one in use: RoBERTa counts from pad_id + 1, BART from 2."""
+        if self.family == "bart":
+            return 2
         return self.pad_id + 1 if self.family in ROBERTA_LIKE else 0
 
     @property
@@ -194,6 +219,8 @@ def preset(
     values |= FIXED[name] | _DEFAULTS[name] | ({"context": 0} if overrides.get("causal") else {})
     values |= overrides | {"family": name}
     if isinstance(width, int) and width > 0:
+        if name == "bart":
+            values.setdefault("decoder_layers", values["num_layers"])
         if name == "albert":
             values.setdefault("embedding_size", min(128, width // 2))
         values.setdefault("num_heads", max(1, width // _HEAD_SIZE))

@@ -29,14 +29,14 @@ LACKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ROBERTA_LIKE, ("pair",)),
     **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
     "esm": ("pair", "answer"),
-    "gpt2": ("pair", "pool", "classify", "tag", "answer"),
+    **dict.fromkeys(("gpt2", "bart"), ("pair", "pool", "classify", "tag", "answer")),
     "modern": ("pool",),
 }
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
     "masked": "a causal model predicts the next token: the head next",
-    "next": "only a causal model predicts the next token: gpt2, or modern with causal = true",
+    "next": "only a decoder predicts the next token: gpt2, bart, or modern with causal = true or decoder_layers",
 }
 
 
@@ -75,6 +75,8 @@ class NextHead(nn.Module):
         width, embedding = config.hidden_size, config.embedding_width
         self.dense = nn.Linear(width, embedding, bias=config.biases) if width != embedding else None
         self.gain = nn.Parameter(torch.ones(embedding)) if config.family == "modern" else None
+        # BART's is a constant, 0 as a rule
+        self.register_buffer("bias", torch.zeros(1, num_classes) if config.family == "bart" else None)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None:
@@ -193,9 +195,11 @@ class Model(nn.Module):
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor | None]:
-        """The output layer: weight (V, E), tied to the token embedding, and the bias (V,) of the masked head."""
-        bias = self.heads["masked"].get_parameter("bias") if "masked" in self.heads else None
-        return self.body.embeddings.tokens.weight, bias
+        """The output layer: weight (V, E), tied to the token embedding, and the bias (V,) of the head, if any."""
+        head = self.heads["masked" if "masked" in self.heads else "next"]
+        bias: Tensor | None = head.bias  # type: ignore[assignment]
+        assert self.body.embeddings.tokens is not None
+        return self.body.embeddings.tokens.weight, None if bias is None else bias.flatten()
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.
@@ -216,7 +220,9 @@ class Model(nn.Module):
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
     fixed = {"masked": config.vocab_size, "next": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
-    lacks = (*LACKS.get(config.family, ()), "masked" if config.causal else "next")
+    lacks = (*LACKS.get(config.family, ()), "masked" if config.generative else "next")
+    if config.decoder_layers:
+        lacks = tuple(name for name in HEADS if name != "next")
     for name, size in heads.items():
         if name not in HEADS:
             raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
@@ -251,5 +257,5 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
         elif isinstance(module, MaskedHead | NextHead) and module.gain is not None:
             module.gain.fill_(1.0)
         bias = getattr(module, "bias", None)
-        if isinstance(bias, nn.Parameter):
+        if isinstance(bias, Tensor):
             bias.zero_()
