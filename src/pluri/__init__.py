@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pluri.inference.embedding_files import embed as embed
     from pluri.inference.fill import fill as fill
     from pluri.report import write_report as write_report
+    from pluri.run.corruption import show_corruption as show_corruption
     from pluri.run.doctor import diagnose as diagnose
     from pluri.run.finetune import FinetuneConfig as FinetuneConfig
     from pluri.run.finetune import finetune as finetune
@@ -46,6 +47,7 @@ _HOMES = {
     "pretrain": "run.pretrain",
     "quickstart": "demo",
     "save_model": "checkpoints.huggingface",
+    "show_corruption": "run.corruption",
     "train_tokenizer": "tokens.training",
     "verify_resume": "run.verify",
     "write_report": "report",

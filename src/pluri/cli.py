@@ -26,7 +26,7 @@ OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
 Output = Annotated[Path, Parameter(["--output", "-o"], help="File to write; for answers a folder.")]
 Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
 PairColumns = Annotated[tuple[str, str], Parameter(help="Where a table keeps the two sequences of a pair.")]
-Paths = Annotated[list[Path], Parameter(help="Run folders; for the doctor also stores and files.", negative="")]
+Paths = Annotated[list[Path], Parameter(help="Run folders.", negative="")]
 TextColumn = Annotated[str, Parameter(help="Where a table keeps the text.")]
 Truncate = Annotated[bool, Parameter(negative="", help="Cut what is longer than the model reads.")]
 
@@ -76,15 +76,25 @@ def tokenizer(
     vocab_size: int = 8000,
     lowercase: Annotated[bool, Flag] = False,
     k: int = 6,
+    sentinels: int = 0,
     text_column: TextColumn = "text",
     as_json: Json = False,
 ) -> Answer:
     """Train a tokenizer; for DNA, the kind kmer with k letters each.
 
     Example: pluri tokenizer corpus.txt --kind wordpiece --vocab-size 8000 -o tokenizer
+
+    Args:
+        sentinels: tokens <extra_id_0> ... for denoising as T5 does it, which has 100.
     """
     made = pluri.train_tokenizer(
-        files, kind=kind, vocab_size=vocab_size, lowercase=lowercase, k=k, text_column=text_column
+        files,
+        kind=kind,
+        vocab_size=vocab_size,
+        lowercase=lowercase,
+        k=k,
+        sentinels=sentinels,
+        text_column=text_column,
     )
     made.save(output)
     about = {"output": output, "vocab_size": made.vocab_size, "hash": made.hash}
@@ -317,21 +327,37 @@ def report(runs: Paths, /, *, output: OneFile, as_json: Json = False) -> Answer:
 
 
 @app.command
-def doctor(paths: Paths, /, *, as_json: Json = False) -> Answer:
+def doctor(
+    paths: Annotated[list[Path] | None, Parameter(help="Run folders, stores, files.", negative="")] = None,
+    /,
+    *,
+    show_corruption: Annotated[Path | None, Parameter(help="Show what denoising makes of a file's lines.")] = None,
+    tokenizer: Annotated[Path | None, Parameter(help="For these lines: a tokenizer, a store or a model.")] = None,
+    language: str = "en",
+    as_json: Json = False,
+) -> Answer:
     """Say by name what is wrong with runs, stores or files. The exit code is 1 if there is a problem.
 
     Example: pluri doctor run store train.csv test.csv
+
+    Args:
+        language: ISO 639-1 code, for the sentences of the shown lines.
     """
+    if show_corruption is not None:
+        from pluri.run.corruption import corruption_text
+
+        shown = pluri.show_corruption(show_corruption, tokenizer, language=language)
+        return Answer([asdict(each) for each in shown], corruption_text(shown), as_json)
     from rich.console import Console
 
     from pluri.run.findings import show_findings
 
-    findings = pluri.diagnose(paths)
+    findings = pluri.diagnose(paths or [])
     console = Console(file=sys.__stdout__)
-    with console.capture() as shown:
+    with console.capture() as told:
         show_findings(findings, console)
     healthy = all(finding.severity != "problem" for finding in findings)
-    return Answer([asdict(finding) for finding in findings], shown.get().rstrip(), as_json, done=healthy)
+    return Answer([asdict(finding) for finding in findings], told.get().rstrip(), as_json, done=healthy)
 
 
 @app.command

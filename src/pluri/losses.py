@@ -80,14 +80,14 @@ def pretraining_loss(
     parts: dict[str, Tensor] = {}
     where, pairs = batch.predicted, batch.sequence_labels is not None
     starts = batch.starts if pairs else where[:0]
-    if model.config.causal or (pairs and model.config.pooling == "mean"):  # every position is read
+    if model.config.generative or (pairs and model.config.pooling != "first"):  # every position is read
         hidden = model.hidden(batch)  # (B, L, D)
         states = hidden.flatten(0, 1).index_select(0, where)
         vectors = model.pooled(hidden, batch) if pairs else states[:0]
     else:
         vectors, states = model.hidden(batch, torch.cat((starts, where))).tensor_split([len(starts)])  # (N, D), (P, D)
     if batch.labels is not None:
-        head = "next" if model.config.causal else "masked"
+        head = "next" if model.config.generative else "masked"
         features, labels = model.heads[head](states), batch.labels.reshape(-1).index_select(0, where)  # (P, E), (P,)
         parts[f"{head}_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
     if batch.sequence_labels is not None:

@@ -97,6 +97,29 @@ class Reading:
         return cls(given, slots, kept)
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the blocks of a decoder see of the sources of a batch.
+
+    states: (B, S, D), what the encoder made of them; None = the cache has their keys and values.
+    mask: bool (B, 1, L, S), True where a position sees one of its source; None = every position sees the whole row.
+    """
+
+    states: Tensor | None
+    mask: Tensor | None
+
+
+def crossing(batch: Batch, source_ids: Tensor) -> Tensor | None:
+    """The mask of Source: positions see the source of their own sequence. source_ids: int32 (B, S), as sequence_ids.
+
+    Padding sees all, so that no row is empty.
+    """
+    ids = batch.sequence_ids
+    mask = (ids[:, None, :, None] == source_ids[:, None, None, :]) | (ids == 0)[:, None, :, None]
+    full = batch.starts.shape[0] == ids.shape[0] and bool(mask.all())
+    return None if full else mask
+
+
 def before(length: int, device: torch.device) -> Tensor:
     """bool (L, L): True where the column is the row's own or one before it."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -192,3 +215,31 @@ class SelfAttention(nn.Module):
         if layout.turns is None and self.qk_eps is None:
             return qkv.unbind(2)
         return _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[return-value]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of a sequence to its source (Vaswani et al. 2017, section 3.2.3). Positions play no part."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_heads
+        self.dropout = config.attention_dropout
+        self.q = nn.Linear(width, width, bias=config.biases)
+        self.kv = StackedLinear(width, width, 2, bias=config.biases)
+        self.out = nn.Linear(width, width, bias=config.biases)
+
+    def forward(self, x: Tensor, source: Source, cache: LayerCache | None = None) -> Tensor:
+        """x: (B, L, D) to (B, L, D). cache: keeps the keys and values of the source, and gives them back."""
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, L, C)
+        if source.states is not None:
+            kv = self.kv(source.states).unflatten(-1, (2, self.num_heads, -1))  # (B, S, 2, H, C)
+            k, v = (t.transpose(1, 2) for t in kv.unbind(2))  # (B, H, S, C)
+            if cache is not None:
+                cache.source = (k, v)
+        else:
+            assert cache is not None
+            assert cache.source is not None
+            k, v = cache.source
+        mixed = attended(q, k, v, source.mask, self.dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).flatten(2))
