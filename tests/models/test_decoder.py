@@ -116,6 +116,9 @@ def test_heads_that_look_the_other_way_are_refused(family: str, causal: bool, he
 
 
 def test_published_families_look_one_way():
+    assert preset("modern", "tiny", vocab_size=50, causal=True).context == 0
+    with pytest.raises(UsageError, match="context = 2 looks at what comes after"):
+        preset("modern", "tiny", vocab_size=50, causal=True, context=2)
     with pytest.raises(UsageError, match="bert has causal = False"):
         preset("bert", "tiny", vocab_size=50, causal=True)
     with pytest.raises(UsageError, match="gpt2 has causal = True"):

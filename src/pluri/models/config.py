@@ -137,9 +137,7 @@ class ModelConfig(Config):
         "first", description="the vector of a sequence; late: the mean of what a layer makes of its states (EuroBERT)"
     )
     token_types: int = Field(2, ge=0, description="segments told apart by an embedding; 0 = none")
-    context: int = Field(
-        0, ge=0, description="neighbours on each side (causal: before) that add a vector of their own to the embedding"
-    )
+    context: int = Field(0, ge=0, description="neighbours on each side that add a vector of their own to the embedding")
     embedding_norm: bool = Field(True, description="embeddings are normalized")
     token_dropout: int | None = Field(
         None, ge=0, description="a mask token whose embedding is 0, and the others scaled for it (ESM-2)"
@@ -165,6 +163,8 @@ class ModelConfig(Config):
             raise ValueError(f"pad_id {self.pad_id} is outside the vocabulary of {self.vocab_size}")
         if self.token_dropout is not None and self.token_dropout >= self.vocab_size:
             raise ValueError(f"token_dropout {self.token_dropout} is outside the vocabulary of {self.vocab_size}")
+        if self.causal and self.context:
+            raise ValueError(f"context = {self.context} looks at what comes after, causal = true does not")
         if self.family == "modernbert" and self.window is None:
             raise ValueError("modernbert has a window")
         if self.pooling == "late" and self.family != "eurobert":
@@ -211,7 +211,8 @@ def preset(
     layers, width = _SIZES[size]
     width = overrides.get("hidden_size", width)
     values = {"num_layers": layers, "hidden_size": width, "vocab_size": vocab_size, "max_length": max_length}
-    values |= FIXED[name] | _DEFAULTS[name] | overrides | {"family": name}
+    values |= FIXED[name] | _DEFAULTS[name] | ({"context": 0} if overrides.get("causal") else {})
+    values |= overrides | {"family": name}
     if isinstance(width, int) and width > 0:
         if name == "albert":
             values.setdefault("embedding_size", min(128, width // 2))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pluri.batches.batch import Batch
 from pluri.models.attention import layouts
 from pluri.models.blocks import Block
+from pluri.models.cache import Cache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.norms import build_norm
@@ -22,14 +23,13 @@ class ContextEmbedding(nn.Module):
     """A vector for each neighbour of a token, by its identity and its distance: the log-bilinear model of a blank's
     surroundings (Mnih and Kavukcuoglu 2013, section 3), which a Transformer otherwise has to learn through attention.
 
-    The table has V rows for each distance -reach, ..., -1, 1, ..., reach (causal: to -1), and a last one, always 0, for
-    no neighbour.
+    The table has V rows for each distance -reach, ..., -1, 1, ..., reach, and a last one, always 0, for no neighbour.
     """
 
-    def __init__(self, vocab_size: int, reach: int, width: int, *, causal: bool) -> None:
+    def __init__(self, vocab_size: int, reach: int, width: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.distances = [d for d in range(-reach, 1 if causal else reach + 1) if d]
+        self.distances = [d for d in range(-reach, reach + 1) if d]
         self.table = nn.Parameter(torch.empty(len(self.distances) * vocab_size + 1, width))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -78,8 +78,7 @@ class Embeddings(nn.Module):
         self.types = nn.Embedding(config.token_types, width) if config.token_types else None
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_length + config.position_offset, width) if learned else None
-        reach, causal = config.context, config.causal
-        self.context = ContextEmbedding(config.vocab_size, reach, width, causal=causal) if reach else None
+        self.context = ContextEmbedding(config.vocab_size, config.context, width) if config.context else None
         self.norm = build_norm(config, width) if config.embedding_norm else nn.Identity()
         factorized = width != config.hidden_size or config.family == "albert"
         self.projection = nn.Linear(width, config.hidden_size, bias=config.biases) if factorized else None
@@ -121,17 +120,21 @@ class Transformer(nn.Module):
         self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
 
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[False] = False) -> Tensor: ...
+    def forward(self, batch: Batch, *, layers: Literal[False] = False, cache: Cache | None = None) -> Tensor: ...
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[True]) -> list[Tensor]: ...
+    def forward(self, batch: Batch, *, layers: Literal[True], cache: Cache | None = None) -> list[Tensor]: ...
 
-    def forward(self, batch: Batch, *, layers: bool = False) -> Tensor | list[Tensor]:
-        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed."""
+    def forward(self, batch: Batch, *, layers: bool = False, cache: Cache | None = None) -> Tensor | list[Tensor]:
+        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed.
+
+        cache: of a causal model; the batch goes on with the rows that are in it, one sequence a row, and joins them.
+        """
         x = self.embeddings(batch)
-        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq)
+        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq, cache)
         states = [x]
         for i, layout in enumerate(each):
-            x = self.blocks[0 if self.config.shared_layers else i](x, layout)
+            block = self.blocks[0 if self.config.shared_layers else i]
+            x = block(x, layout, None if cache is None else cache.layers[i])
             if layers:
                 states.append(x)
         if self.norm is not None:
