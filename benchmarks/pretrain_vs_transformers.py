@@ -33,6 +33,8 @@ from pluri.training.trainer import counts
 
 # (layers, width, vocabulary, length, tokens a step, rounds)
 CASES = [(4, 256, 8_000, 128, 4096, 7), (6, 384, 30_000, 256, 4096, 5), (12, 768, 30_522, 128, 2048, 3)]
+# What was measured as `modern`: a variant that Pluri alone opens.
+NORMED = {"context": 2, "qk_norm": True, "embedding_norm": True, "token_types": 2}
 
 
 class Pluri:
@@ -41,7 +43,8 @@ class Pluri:
     def __init__(self, store: TokenStore, case: tuple[int, ...], family: str) -> None:
         layers, width, _, length, tokens, _ = case
         vocab = store.tokenizer.vocab_size
-        config = preset(family, "mini", vocab_size=vocab, max_length=length, num_layers=layers, hidden_size=width)
+        sizes = {"vocab_size": vocab, "max_length": length, "num_layers": layers, "hidden_size": width}
+        config = preset(family, "mini", **sizes, **(NORMED if family == "modern" else {}))
         self.model = Model(config, {"masked": vocab})
         self.dtype = torch.bfloat16 if fast_bf16() else torch.float32
         name = "adamw" if family == "bert" else "muon"

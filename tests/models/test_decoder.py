@@ -104,8 +104,8 @@ def test_gpt2_has_the_published_number_of_parameters():
     ("family", "causal", "head", "message"),
     [
         ("gpt2", True, "masked", "gpt2 has no masked head; a causal model predicts the next token"),
-        ("modern", True, "masked", "modern with causal = true has no masked head"),
-        ("modern", False, "next", "modern has no next head; only a causal model"),
+        ("modern", True, "masked", "llama has no masked head"),
+        ("modern", False, "next", "eurobert has no next head; only a causal model"),
         ("bert", False, "next", "bert has no next head"),
         ("gpt2", True, "answer", "gpt2 has no answer head"),
     ],

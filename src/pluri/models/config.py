@@ -223,7 +223,8 @@ def preset(
 ) -> ModelConfig:
     """The configuration of a family in one of the published sizes.
 
-    name: a family. size: tiny, mini, small, medium or base.
+    name: a family; of `modern` comes EuroBERT, or Llama if it is causal, unless some field has another value than
+        these. size: tiny, mini, small, medium or base.
     overrides: any field of ModelConfig. Changing hidden_size or num_heads keeps the preset's proportions for what is
     not given: heads 64 wide, feed-forward width 4 times the hidden size (8/3, with a gate: the same parameters).
     UsageError if the name, the size or a field is unknown, or the sizes are impossible.
