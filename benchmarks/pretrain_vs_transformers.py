@@ -65,8 +65,8 @@ class Pluri:
         self.optimizer.step(1e-4)
         seconds = time.perf_counter() - start
         if turn:
-            squares = int((batch.lengths**2).sum())
-            self.flops += train_flops(self.model.config, batch.num_tokens, counts(batch)[0], squares)
+            squares, predicted = int((batch.lengths**2).sum()), counts(batch)[0]
+            self.flops += train_flops(self.model.config, batch.num_tokens, predicted, predicted, squares)
             self.seconds += seconds
         return batch.num_tokens / seconds
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from cyclopts import App, Parameter
 
 import pluri
+from pluri.errors import UsageError
 
 Files = Annotated[list[str], Parameter(help="Files, folders, globs or URLs.", negative="")]
 Flag = Parameter(negative="")
@@ -26,7 +27,7 @@ OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
 Output = Annotated[Path, Parameter(["--output", "-o"], help="File to write; for answers a folder.")]
 Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
 PairColumns = Annotated[tuple[str, str], Parameter(help="Where a table keeps the two sequences of a pair.")]
-Paths = Annotated[list[Path], Parameter(help="Run folders; for the doctor also stores and files.", negative="")]
+Paths = Annotated[list[Path], Parameter(help="Run folders.", negative="")]
 TextColumn = Annotated[str, Parameter(help="Where a table keeps the text.")]
 Truncate = Annotated[bool, Parameter(negative="", help="Cut what is longer than the model reads.")]
 
@@ -76,15 +77,25 @@ def tokenizer(
     vocab_size: int = 8000,
     lowercase: Annotated[bool, Flag] = False,
     k: int = 6,
+    sentinels: int = 0,
     text_column: TextColumn = "text",
     as_json: Json = False,
 ) -> Answer:
     """Train a tokenizer; for DNA, the kind kmer with k letters each.
 
     Example: pluri tokenizer corpus.txt --kind wordpiece --vocab-size 8000 -o tokenizer
+
+    Args:
+        sentinels: tokens <extra_id_0> ... for denoising as T5 does it, which has 100.
     """
     made = pluri.train_tokenizer(
-        files, kind=kind, vocab_size=vocab_size, lowercase=lowercase, k=k, text_column=text_column
+        files,
+        kind=kind,
+        vocab_size=vocab_size,
+        lowercase=lowercase,
+        k=k,
+        sentinels=sentinels,
+        text_column=text_column,
     )
     made.save(output)
     about = {"output": output, "vocab_size": made.vocab_size, "hash": made.hash}
@@ -257,6 +268,50 @@ def fill(text: str, /, *, model: Model, top_k: int = 5, as_json: Json = False) -
     return Answer(found, "\n".join(f"{g['score']:7.2%}  {g['token_str']}  {g['sequence']}" for g in found), as_json)
 
 
+@app.command
+def generate(
+    *,
+    model: Model,
+    prompt: Annotated[list[str], Parameter(negative="", help="Text to go on with; repeatable. Empty: a new document.")],
+    max_new_tokens: int = 100,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    stop: Annotated[list[str] | None, Parameter(negative="", help="Text before which to stop; repeatable.")] = None,
+    seed: int = 0,
+    stream: Annotated[bool, Flag] = False,
+    as_json: Json = False,
+) -> Answer:
+    """Go on with a text, with a causal model.
+
+    Example: pluri generate --model run/model --prompt "The river" --max-new-tokens 50 --temperature 0.8
+
+    Args:
+        temperature: 0 takes the likeliest token.
+        top_k: only of so many likeliest tokens.
+        top_p: only of the fewest tokens that together are so probable.
+        repetition_penalty: above 1, tokens that stand already are less likely.
+        beams: keep so many texts, and give the likeliest; with --temperature 0.
+        length_penalty: of beams: above 0 longer texts are better.
+        seed: of chance.
+        stream: show the text while it is written; of one prompt.
+    """
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k}
+    settings |= {"top_p": top_p, "repetition_penalty": repetition_penalty, "beams": beams, "seed": seed}
+    settings |= {"length_penalty": length_penalty, "stop": tuple(stop or ())}
+    if stream:
+        if as_json or len(prompt) > 1:
+            raise UsageError("shows one text to people", where="--stream", do="leave out --json, or give one prompt")
+        for piece in pluri.stream(prompt[0], model, **settings):
+            print(piece, end="", file=sys.__stdout__, flush=True)
+        return Answer(None, "", as_json)
+    found = pluri.generate(prompt, model, **settings)
+    return Answer(found, "\n\n".join(text["prompt"] + text["text"] for text in found), as_json)
+
+
 @app.command(name="import")
 def import_(source: str, /, *, output: Folder, as_json: Json = False) -> Answer:
     """Bring in a model of Hugging Face's: a folder, or a name on the hub, which is fetched once.
@@ -317,21 +372,37 @@ def report(runs: Paths, /, *, output: OneFile, as_json: Json = False) -> Answer:
 
 
 @app.command
-def doctor(paths: Paths, /, *, as_json: Json = False) -> Answer:
+def doctor(
+    paths: Annotated[list[Path] | None, Parameter(help="Run folders, stores, files.", negative="")] = None,
+    /,
+    *,
+    show_corruption: Annotated[Path | None, Parameter(help="Show what denoising makes of a file's lines.")] = None,
+    tokenizer: Annotated[Path | None, Parameter(help="For these lines: a tokenizer, a store or a model.")] = None,
+    language: str = "en",
+    as_json: Json = False,
+) -> Answer:
     """Say by name what is wrong with runs, stores or files. The exit code is 1 if there is a problem.
 
     Example: pluri doctor run store train.csv test.csv
+
+    Args:
+        language: ISO 639-1 code, for the sentences of the shown lines.
     """
+    if show_corruption is not None:
+        from pluri.run.corruption import corruption_text
+
+        shown = pluri.show_corruption(show_corruption, tokenizer, language=language)
+        return Answer([asdict(each) for each in shown], corruption_text(shown), as_json)
     from rich.console import Console
 
     from pluri.run.findings import show_findings
 
-    findings = pluri.diagnose(paths)
+    findings = pluri.diagnose(paths or [])
     console = Console(file=sys.__stdout__)
-    with console.capture() as shown:
+    with console.capture() as told:
         show_findings(findings, console)
     healthy = all(finding.severity != "problem" for finding in findings)
-    return Answer([asdict(finding) for finding in findings], shown.get().rstrip(), as_json, done=healthy)
+    return Answer([asdict(finding) for finding in findings], told.get().rstrip(), as_json, done=healthy)
 
 
 @app.command

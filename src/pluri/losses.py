@@ -77,15 +77,21 @@ def pretraining_loss(
     """Loss of the masked tokens, in a causal model of the next ones, plus that of sentence pairs: whichever the batch
     has labels for (BERT, section 3.1).
     """
-    hidden = model.hidden(batch)  # (B, L, D)
     parts: dict[str, Tensor] = {}
+    where, pairs = batch.predicted, batch.sequence_labels is not None
+    starts = batch.starts if pairs else where[:0]
+    if model.config.generative or (pairs and model.config.pooling != "first"):  # every position is read
+        hidden = model.hidden(batch)  # (B, L, D)
+        states = hidden.flatten(0, 1).index_select(0, where)
+        vectors = model.pooled(hidden, batch) if pairs else states[:0]
+    else:
+        vectors, states = model.hidden(batch, torch.cat((starts, where))).tensor_split([len(starts)])  # (N, D), (P, D)
     if batch.labels is not None:
-        where, head = batch.predicted, "next" if model.config.causal else "masked"
-        features = model.heads[head](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
-        labels = batch.labels.reshape(-1).index_select(0, where)
+        head = "next" if model.config.generative else "masked"
+        features, labels = model.heads[head](states), batch.labels.reshape(-1).index_select(0, where)  # (P, E), (P,)
         parts[f"{head}_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
     if batch.sequence_labels is not None:
-        parts["pair_loss"] = _cross_entropy(model.outputs("pair", hidden, batch), batch.sequence_labels, num_sequences)
+        parts["pair_loss"] = _cross_entropy(model.heads["pair"](vectors), batch.sequence_labels, num_sequences)
     return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
 
 
@@ -113,7 +119,7 @@ def tagging_loss(weights: Tensor | None = None) -> Loss:
     def loss(model: Model, batch: Batch, num_labels: int, num_sequences: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert batch.labels is not None
         where = batch.predicted
-        logits = model.heads["tag"](model.hidden(batch).flatten(0, 1).index_select(0, where))  # (P, C)
+        logits = model.heads["tag"](model.hidden(batch, where))  # (P, C)
         value = _cross_entropy(logits, batch.labels.reshape(-1)[where], num_labels, weights)
         return value, {"tag_loss": value.detach()}
 
@@ -132,7 +138,7 @@ def span_logits(model: Model, batch: Batch) -> Tensor:
     firsts = torch.empty_like(counts)
     firsts[by_place] = counts[by_place].cumsum(0) - counts[by_place]
     rank = torch.arange(len(at), device=at.device) - firsts[owner]  # (P,)
-    scores = model.heads["answer"](model.hidden(batch).flatten(0, 1).index_select(0, at)).float()  # (P, 2)
+    scores = model.heads["answer"](model.hidden(batch, at)).float()  # (P, 2)
     grid = scores.new_full((2, len(counts), int(counts.max())), -torch.inf)  # (2, N, K)
     grid[:, owner, rank] = scores.t()
     return grid

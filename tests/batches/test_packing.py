@@ -1,5 +1,7 @@
 """Packing loses nothing, overlaps nothing, and hardly pads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pluri.batches.batch import Batch
-from pluri.batches.example import IGNORE, Examples
+from pluri.batches.example import IGNORE, Examples, answered
 from pluri.batches.packing import pack, split
 from pluri.errors import UsageError
-from pluri.tokens.ragged import offsets_of
+from pluri.tokens.ragged import Ragged, offsets_of
 
 CAPACITY = 40
 LENGTHS = st.lists(st.integers(1, CAPACITY), min_size=1, max_size=60)
@@ -130,3 +132,72 @@ def test_impossible_sequences_are_refused():
         pack(example_group([3, 41]), CAPACITY)
     with pytest.raises(UsageError, match="without tokens"):
         pack(example_group([3, 0]), CAPACITY)
+
+
+PAIRS = st.lists(st.tuples(st.integers(1, CAPACITY), st.integers(1, CAPACITY)), min_size=1, max_size=30)
+
+
+def pairs_of(lengths: list[tuple[int, int]]) -> Examples:
+    """Examples with a source each; the one of number i holds nothing but i + 1, as its example does."""
+    sides = [np.array(side, np.int64) for side in zip(*lengths, strict=True)]
+    target, source = (
+        Examples(np.repeat(np.arange(1, len(side) + 1, dtype=np.int32), side), offsets_of(side)) for side in sides
+    )
+    return replace(target, labels=target.input_ids, source=source)
+
+
+@given(lengths=PAIRS, packed=st.booleans())
+def test_a_sequence_and_its_source_share_a_row_and_a_number(lengths: list[tuple[int, int]], packed: bool):
+    batch = pack(pairs_of(lengths), CAPACITY, packed=packed)
+    source = batch.source
+    assert source is not None
+    assert len(source.input_ids) == len(batch.input_ids)
+    assert batch.num_tokens == sum(map(sum, lengths))
+    for ids, numbers, source_ids, source_numbers in zip(
+        batch.input_ids, batch.sequence_ids, source.input_ids, source.sequence_ids, strict=True
+    ):
+        mine, theirs = (
+            set(zip(numbers.tolist(), ids.tolist(), strict=True)),
+            set(zip(source_numbers.tolist(), source_ids.tolist(), strict=True)),
+        )
+        assert mine - {(0, 0)} == theirs - {(0, 0)}
+    for side in (batch, source):
+        flat = side.input_ids.reshape(-1)
+        assert flat[side.starts].tolist() == list(range(1, len(lengths) + 1))
+        assert torch.equal(flat[side.places], torch.repeat_interleave(torch.arange(len(lengths)) + 1, side.lengths))
+
+
+@given(lengths=PAIRS, rows=st.integers(1, 5))
+def test_split_keeps_sources_beside_their_sequences(lengths: list[tuple[int, int]], rows: int):
+    parts = split(pack(pairs_of(lengths), CAPACITY), rows)
+    found = []
+    for part in parts:
+        assert part.source is not None
+        assert len(part.source.input_ids) == len(part.input_ids) <= rows
+        mine, theirs = (side.input_ids.reshape(-1)[side.starts].tolist() for side in (part, part.source))
+        assert mine == theirs
+        found += mine
+    assert sorted(found) == list(range(1, len(lengths) + 1))
+
+
+def test_positions_begin_where_an_example_says():
+    examples = replace(example_group([3, 2]), first_positions=np.array([7, 0]))
+    batch = pack(examples, 8)
+    assert batch.position_ids[0, :5].tolist() == [7, 8, 9, 0, 1]
+
+
+def test_an_answer_is_read_one_token_late():
+    answers = Ragged(np.array([5, 1, 6, 7], np.int32), np.array([0, 3, 3, 4]))
+    sources = Ragged(np.arange(6, dtype=np.int32), np.array([0, 2, 4, 6]))
+    examples = answered(answers, sources, start=3, unknown=1)
+    assert examples.labels is not None
+    assert examples.input_ids.tolist() == [3, 5, 1, 3, 3]
+    assert examples.labels.tolist() == [5, IGNORE, 6, IGNORE, 7]  # the empty answer has nothing to write
+    assert examples.offsets.tolist() == [0, 3, 4, 5]
+    assert examples.source is not None
+    assert examples.source.input_ids.tolist() == list(range(6))
+
+
+def test_a_source_too_long_is_refused():
+    with pytest.raises(UsageError, match="41 tokens does not fit"):
+        pack(pairs_of([(3, 41)]), CAPACITY)

@@ -33,7 +33,8 @@ def make_model() -> Callable[..., Model]:
             "electra": {"embedding_size": 16},
             "esm": {"token_dropout": 7},
             "modernbert": {"window": 6, "num_layers": 3},
-            "modern": {"qk_norm": True, "context": 2, "embedding_norm": True},  # without these the preset is EuroBERT
+            # without these the preset is EuroBERT or Llama
+            "modern": {"qk_norm": True, "context": 0 if overrides.get("causal") else 2, "embedding_norm": True},
         }
         config = preset(family, "tiny", vocab_size=VOCABULARY, **(sizes | quiet | special.get(family, {}) | overrides))
         model = Model(config, heads or {}, seed=1)

@@ -74,6 +74,36 @@ def test_every_head_is_as_tight(family, make_model, make_batch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("packed", [True, False])
+def test_states_that_are_asked_for_are_those_of_all(family, packed, make_model, make_batch):
+    """In any order, none from some row, and with the gradients of a loss over all states that ignores the others."""
+    model, batch = make_model(family), make_batch(LENGTHS, packed=packed)
+    at = torch.cat([batch.starts[[7, 0, 4]], batch.starts[[2, 5]] + 3, batch.starts[[2]] + 1])
+    weights = torch.linspace(-1, 1, model.config.hidden_size)
+    found = []
+    for states in (model.hidden(batch, at), model.hidden(batch).flatten(0, 1)[at]):
+        model.zero_grad()
+        (states.sin() @ weights).sum().backward()
+        found.append((states.detach(), {name: p.grad for name, p in model.named_parameters()}))
+    (some, gradients), (every, expected) = found
+    torch.testing.assert_close(some, every, atol=1e-6, rtol=1e-5)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+    assert model.hidden(batch, at[:0]).shape == (0, model.config.hidden_size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_states_that_are_asked_for_see_their_own_sequence_alone(family, make_model, make_batch):
+    model, batch = make_model(family), make_batch(LENGTHS)
+    before, after = (model.hidden(b, batch.starts) for b in (batch, with_another(batch, 3)))
+    others = torch.tensor([i for i in range(len(LENGTHS)) if i != 3])
+    assert torch.equal(before[others], after[others])
+    assert not torch.equal(before[3], after[3])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_packed_padded_and_alone_agree(family, make_model, make_batch):
     model = make_model(family)

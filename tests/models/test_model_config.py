@@ -71,7 +71,7 @@ def test_flops_are_those_that_torch_counts(family, make_model, make_batch):
         model(batch, "masked").sum().backward()
     counted = counter.get_flop_counts()["Global"]
     products = sum(n for operation, n in counted.items() if "attention" not in str(operation))  # it counts a part only
-    assert products == train_flops(model.config, 128, len(batch.predicted), 0)
-    attention = train_flops(model.config, 0, 0, 2 * 64**2)
+    assert products == train_flops(model.config, 128, len(batch.predicted), len(batch.predicted), 0)
+    attention = train_flops(model.config, 0, 0, 0, 2 * 64**2)
     scores_and_mix = 2 * model.config.num_layers * (2 * 64 * 64 * model.config.hidden_size) * len([64, 64])
     assert attention == 3 * scores_and_mix

@@ -31,6 +31,7 @@ class MemoryStore:
             sep_id=SEP,
             mask_id=MASK,
             special_ids=np.arange(5),
+            sentinel_ids=np.empty(0, np.int32),
             continues_word=np.arange(VOCAB_SIZE) >= FIRST_CONTINUING,
         )
 

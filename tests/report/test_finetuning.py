@@ -7,7 +7,7 @@ import pytest
 
 from pluri.errors import DataError
 from pluri.report import write_report
-from pluri.report.answers import AROUND, answers_section, marked
+from pluri.report.answers import AROUND, answers_section, marked, shaded
 from pluri.report.confusion import OTHER
 from pluri.report.curves import curves_section
 from pluri.report.mistakes import mistakes_section
@@ -190,6 +190,14 @@ def test_what_was_said_and_what_is_true_are_marked_in_the_document(asked):
     assert "<script>alert" not in page
     assert '<p class="question" dir="auto">&lt;/script&gt;' in page
     assert 'id="mistakes"' not in page
+
+
+def test_a_question_is_shaded_by_the_attention_of_its_answer(asked):
+    weights = [[0, 5, 0.25], [6, 8, 0.5], [8, 9, 0]]
+    assert shaded("Where is it?", weights) == [("Where", 0.5), (" ", 0), ("is", 1), (" ", 0), ("it?", 0)]
+    assert shaded("Where?", []) == [("Where?", 0)]
+    page = page_of(asked(question(question="Where <b>", attention=[[0, 5, 0.2], [6, 9, 0.1]])))
+    assert '<span style="--shade: 100%">Where</span> <span style="--shade: 50%">&lt;b&gt;</span></p>' in page
 
 
 def test_long_documents_are_cut_around_the_answers():

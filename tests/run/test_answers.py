@@ -111,6 +111,8 @@ def test_a_run_leaves_a_model_folder_results_and_the_files_of_squad(answerer, fo
     for mistake in mistakes["mistakes"]:
         assert mistake["context"][slice(*mistake["said"])] == answers[mistake["id"]]
         assert [mistake["context"][slice(*span)] for span in mistake["true"]] == mistake["answers"]
+        assert "".join(mistake["question"][start:end] for start, end, _ in mistake["attention"])
+        assert sum(weight for *_, weight in mistake["attention"]) == pytest.approx(1, abs=0.01)
     assert not (output / "submission.csv").exists()
     assert not list(output.glob(".*"))
 

@@ -143,6 +143,24 @@ def test_an_answer_cut_by_a_window_is_no_answer_there(tokenizer):
     assert wider.sequence_labels.tolist() == [[6, 9], [1, 4]]  # by default half of a window's part overlaps
 
 
+def test_a_training_window_may_stand_around_its_answer(tokenizer):
+    words = " ".join("abcdefgh"[i % 8] for i in range(50))
+    targets = np.array([[40, 43], [0, 1], [98, 99], [-1, -1]])  # tokens 20 and 21, the first, the last, none
+    records = [question(words, tuple(span), name=str(i), text="a") for i, span in enumerate(targets.tolist())]
+    how: Any = {"length": 15, "settings": Answering(training_windows="answer"), "targets": targets}
+    around = AnswerExamples(records, tokenizer, learn=True, **how)
+    assert around.owner.tolist() == [0, 1, 2, 3]
+    assert around.size.tolist() == [11] * 4  # 15 less 3 special tokens and the question
+    assert around.first.tolist() == [15, 0, 39, 0]
+    assert around.sequence_labels.tolist() == [[6, 7], [1, 1], [11, 11], [0, 0]]
+    asked = AnswerExamples(records, tokenizer, **how)  # what is not learnt from is cut as ever
+    assert len(asked) > 4
+    short = AnswerExamples(
+        [question(words[:47], (40, 43), text="a")], tokenizer, learn=True, **(how | {"targets": targets[:1]})
+    )
+    assert (short.first.tolist(), short.size.tolist()) == ([13], [11])
+
+
 def test_long_questions_are_cut_and_counted(tokenizer):
     long, short = question("a b c", text="a b c d e f"), question("a b c", name="2", text="a b")
     examples = AnswerExamples([long, short], tokenizer, length=40, settings=Answering(max_question_length=4))

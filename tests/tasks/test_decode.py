@@ -9,7 +9,7 @@ from pluri.batches.packing import pack
 from pluri.losses import span_logits
 from pluri.runtime import pick_device
 from pluri.tasks.answer import AnswerExamples, Answering
-from pluri.tasks.decode import best_spans, best_threshold, valid_spans
+from pluri.tasks.decode import best_spans, best_threshold, likeliest_ends, valid_spans
 from pluri.tasks.fit import judged, predict, settled, with_new_head
 from pluri.tasks.task import Question, Task
 
@@ -44,6 +44,14 @@ def test_valid_spans_are_the_best_of_all_that_are_valid(kept, longest):
         assert [score for _, score in found] == pytest.approx([score for _, score in expected])
 
 
+def test_likeliest_ends_may_cross():
+    grid = torch.tensor([[[0.0, 1, 3], [5, 1, -torch.inf]], [[2.0, 0, 1], [4, 6, -torch.inf]]])
+    places, scores = likeliest_ends(grid)
+    assert places.tolist() == [[[2, 0]], [[0, 1]]]
+    assert scores.tolist() == [[[3, 2]], [[5, 6]]]
+    assert likeliest_ends(torch.empty(2, 3, 0))[1].tolist() == [[[-torch.inf] * 2]] * 3
+
+
 @pytest.fixture
 def asked(small, tokenizer):
     """A model with opinions of every place, and questions over one to many windows; one document has no token."""
@@ -57,6 +65,28 @@ def asked(small, tokenizer):
     records = [question(str(i), document) for i, document in enumerate(documents)]
     settings = Answering(doc_stride=5, max_answer_length=4, n_best_size=6)
     return model, AnswerExamples(records, tokenizer, length=24, settings=settings)
+
+
+def test_ends_that_cross_in_the_best_window_are_no_answer(asked, tokenizer):
+    """Whatever the other windows hold: so the sample of the homework decides."""
+    model, valid = asked
+    records, settings = valid.questions, valid.settings.model_copy(update={"valid_spans": False})
+    examples = AnswerExamples(records, tokenizer, length=24, settings=settings)
+    said = predict(model, TASK, examples)
+    best: list[tuple] = [(-np.inf, 0, -1)] * len(records)
+    with torch.inference_mode():
+        for i in range(len(examples)):
+            batch = pack(examples.examples(np.array([i]), np.array([0])), 24).to(pick_device())
+            start, end = span_logits(model, batch)[:, 0, 1:].cpu()
+            if len(start):
+                found = (float(start.max() + end.max()), *(int(examples.first[i] + s.argmax()) for s in (start, end)))
+                best[examples.owner[i]] = max(best[examples.owner[i]], found)
+    crossed = [first > last for _, first, last in best]
+    assert any(crossed)
+    assert not all(crossed)
+    for i, (_, first, last) in enumerate(best):
+        expected = (-1, -1) if first > last else examples.characters_of(i, first, last)
+        assert tuple(said.values[i].tolist()) == expected
 
 
 def test_the_best_spans_are_those_of_all_windows(asked):

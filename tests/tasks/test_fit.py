@@ -10,6 +10,7 @@ from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.tasks.fit import Split, Tuning, class_weights, fit, labelled_positions, predict, row_length, with_new_head
 from pluri.tasks.task import Labelled, define_task
+from pluri.training.schedule import learning_rate_factor
 
 QUICK = Tuning(min_steps=80, learning_rate=5e-3, batch_tokens=512, validations=4)
 
@@ -78,6 +79,35 @@ def test_tiny_data_get_enough_steps_and_large_data_their_epochs(learn, made, tok
     encoded: Any = Split.of(records, define_task("tag", records), tokenizer, 48, truncate=False).encoded
     assert few.step == 7
     assert more.tokens == pytest.approx(2 * len(encoded.input_ids), rel=0.1)
+
+
+def test_a_step_in_parts_learns_the_same(learn):
+    tuning = Tuning(min_steps=6, batch_tokens=400, dropout=0.0, epochs=0.1)
+    whole, parts = (learn("tagged", tuning.model_copy(update={"accumulation": k}), kind="tag") for k in (1, 4))
+    assert whole[2].step == parts[2].step == 6
+    assert parts[2].tokens == whole[2].tokens
+    change = [torch.cat([p.flatten() for p in found[1].parameters()]) for found in (whole, parts)]
+    assert torch.allclose(*change, atol=2e-3)
+    start = torch.cat(
+        [
+            p.flatten()
+            for p in learn("tagged", QUICK.model_copy(update={"learning_rate": 1e-12}), kind="tag")[1].parameters()
+        ]
+    )
+    assert (change[0] - change[1]).norm() < 0.2 * (change[0] - start).norm()
+
+
+def test_the_rate_falls_or_stays(learn, made, tokenizer):
+    def rates(**options):
+        batches = Tuning(**options).batches(*rows, 0)
+        config = Tuning(**options).training(batches, model.config, "accuracy", 0)
+        return [learning_rate_factor(p, config.schedule, warmup=config.warmup, decay=config.decay) for p in (0.5, 1)]
+
+    records = made.tagged(20)
+    rows = (Split.of(records, define_task("tag", records), tokenizer, 48, truncate=False).encoded, 48)
+    model = learn("tagged", QUICK.model_copy(update={"min_steps": 1, "epochs": 0.1}), kind="tag")[1]
+    assert rates() == pytest.approx([5 / 9, 0])
+    assert rates(schedule="constant") == [1, 1]
 
 
 def test_defaults_follow_the_data_and_the_model(small, made, tokenizer):

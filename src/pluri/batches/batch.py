@@ -17,13 +17,15 @@ class Batch:
 
     input_ids: int64 (B, L).
     sequence_ids: int32 (B, L); 0 = padding, 1, 2, ... = the sequences of the row, from left to right.
-    position_ids: int64 (B, L); starts again at 0 with each sequence.
+    position_ids: int64 (B, L); starts again with each sequence, at 0 unless its example says otherwise.
     token_type_ids: int64 (B, L).
     starts: int64 (N,); index into the flattened (B * L) positions of each sequence's first token, in the order in
         which the sequences were given, not the order in which they were packed.
     lengths: int64 (N,); tokens of each sequence, in the same order.
     labels: int64 (B, L), IGNORE where nothing is predicted; or None.
     sequence_labels: int64 or float32 (N,), or int64 (N, 2) of answers; or None.
+    source: what an encoder reads while this is the decoder's; or None. It has as many rows, and what belongs together
+        stands in the same row under the same sequence id.
     """
 
     input_ids: Tensor
@@ -34,11 +36,12 @@ class Batch:
     lengths: Tensor
     labels: Tensor | None = None
     sequence_labels: Tensor | None = None
+    source: "Batch | None" = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens, padding not counted."""
-        return int(self.lengths.sum())
+        """Tokens, those of the source too, padding not counted."""
+        return int(self.lengths.sum()) + (0 if self.source is None else self.source.num_tokens)
 
     @property
     def predicted(self) -> Tensor:
@@ -54,6 +57,6 @@ class Batch:
         shifts = torch.repeat_interleave(self.starts - before, self.lengths)
         return shifts + torch.arange(shifts.shape[0], device=shifts.device)
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> "Batch":
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in moved.items() if v is not None})
+        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in moved.items() if v is not None})

@@ -22,21 +22,39 @@ def pack(examples: Examples, length: int, *, packed: bool = True) -> Batch:
     """Lays the sequences into rows of at most `length` positions (rounded up to a multiple of 8).
 
     packed: False puts one sequence into each row, in order: the same Batch, only with padding.
+    A sequence and its source stand in the same row, each side with its own L.
     L is trimmed to the fullest row. Padding holds id 0, which nothing reads.
     UsageError if a sequence is empty or longer than `length`.
     """
-    lengths = examples.lengths  # (n,)
-    _check(lengths, length)
+    sides = [examples] if examples.source is None else [examples, examples.source]
+    for side in sides:
+        _check(side.lengths, length)
     if packed:
-        rows, columns = best_fit(lengths, length)
+        rows, columns = best_fit(np.max([side.lengths for side in sides], 0), length)
     else:
-        rows, columns = np.arange(len(lengths)), np.zeros(len(lengths), np.int64)
+        rows, columns = np.arange(len(examples)), np.zeros(len(examples), np.int64)
+    order = np.lexsort((columns, rows))  # row after row, from left to right
+    batch, *source = (_laid(side, rows, order) for side in sides)
+    return replace(batch, source=source[0]) if source else batch
+
+
+def _laid(examples: Examples, rows: NDArray[np.int64], order: NDArray[np.int64]) -> Batch:
+    """The sequences in their rows (n,), packed from the left. order: (n,), row after row, from left to right."""
+    lengths = examples.lengths  # (n,)
+    in_order, sizes = rows[order], lengths[order]
+    first = np.searchsorted(in_order, in_order)  # (n,) of its row, in `order`
+    ranks, columns = np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
+    ranks[order] = np.arange(len(rows)) - first + 1  # 1, 2, ... in each row
+    before = np.cumsum(sizes) - sizes
+    columns[order] = before - before[first]
     fullest = int((columns + lengths).max(initial=0))
     shape = (int(rows.max(initial=-1)) + 1, -(-fullest // MULTIPLE) * MULTIPLE)
 
     starts = rows * shape[1] + columns  # (n,)
     positions = np.arange(examples.offsets[-1]) - np.repeat(examples.offsets[:-1], lengths)  # (T,)
     places = positions + np.repeat(starts, lengths)  # (T,), where in the flattened rows each token goes
+    if examples.first_positions is not None:
+        positions = positions + np.repeat(examples.first_positions, lengths)
 
     def laid(values: NDArray, dtype: type, empty: int = 0) -> Tensor:
         flat = np.full(shape[0] * shape[1], empty, dtype)
@@ -46,7 +64,7 @@ def pack(examples: Examples, length: int, *, packed: bool = True) -> Batch:
     types, labels, sequence_labels = examples.token_type_ids, examples.labels, examples.sequence_labels
     return Batch(
         input_ids=laid(examples.input_ids, np.int64),
-        sequence_ids=laid(np.repeat(_ranks(rows, columns), lengths), np.int32),
+        sequence_ids=laid(np.repeat(ranks, lengths), np.int32),
         position_ids=laid(positions, np.int64),
         token_type_ids=torch.zeros(shape, dtype=torch.int64) if types is None else laid(types, np.int64),
         starts=torch.from_numpy(starts),
@@ -87,9 +105,10 @@ def split(batch: Batch, rows: int) -> list[Batch]:
     num_rows, length = batch.input_ids.shape
     if num_rows <= rows:
         return [batch]
+    sources = None if batch.source is None else split(batch.source, rows)
     row_of = batch.starts // length  # (N,)
     parts = []
-    for first in range(0, num_rows, rows):
+    for number, first in enumerate(range(0, num_rows, rows)):
         here = (row_of >= first) & (row_of < first + rows)
         window = slice(first, first + rows)
         parts.append(
@@ -103,18 +122,10 @@ def split(batch: Batch, rows: int) -> list[Batch]:
                 lengths=batch.lengths[here],
                 labels=None if batch.labels is None else batch.labels[window],
                 sequence_labels=None if batch.sequence_labels is None else batch.sequence_labels[here],
+                source=None if sources is None else sources[number],
             )
         )
     return parts
-
-
-def _ranks(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
-    """1, 2, ... for the sequences of a row, from left to right: (n,)."""
-    order = np.lexsort((columns, rows))
-    in_order = rows[order]
-    ranks = np.empty(len(rows), np.int32)
-    ranks[order] = np.arange(len(rows)) - np.searchsorted(in_order, in_order) + 1
-    return ranks
 
 
 def _check(lengths: NDArray[np.int64], length: int) -> None:

@@ -21,7 +21,8 @@ _OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fiel
 _HEADS = "pluri_heads"  # all of a model some of whose heads no class of transformers has
 _TASK = "pluri_task"  # what the heads do not tell, and transformers leaves alone
 # older folders lack these
-_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base", "causal", "tied")
+_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base")
+_ADDED += ("causal", "tied", "decoder_layers")
 
 _PREFIX = {
     "bert": "Bert",
@@ -36,12 +37,14 @@ _PREFIX = {
     "eurobert": "EuroBert",
     "gpt2": "GPT2",
     "llama": "Llama",
+    "bart": "Bart",
 }
 _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForPreTraining": ("masked", "pair"),
     "ForMaskedLM": ("masked",),
     "LMHeadModel": ("next",),
     "ForCausalLM": ("next",),
+    "ForConditionalGeneration": ("next",),
     "ForNextSentencePrediction": ("pair",),
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
@@ -80,6 +83,8 @@ def architecture(model: Model) -> str:
         return "PluriModel"
     if family == "albert" and heads == {"pair"}:
         return "AlbertForPreTraining"
+    if family == "bart" and heads == {"next"}:
+        return "BartForConditionalGeneration"
     for suffix, members in _ARCHITECTURES.items():
         if heads == set(members) and ("pool" not in model.num_classes or suffix == "Model"):
             return _PREFIX[family] + _INSTEAD.get((family, suffix), suffix)
@@ -111,7 +116,8 @@ def describe(
     else:
         values["model_type"] = config.family
         values |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
-        values[LENGTH[config.family]] = config.max_length + config.position_offset
+        uncounted = config.family == "bart"  # whose table of positions is longer than config.json says
+        values[LENGTH[config.family]] = config.max_length + (0 if uncounted else config.position_offset)
         values |= {"tie_word_embeddings": config.tied} | special_keys(config)
         if passed_over(model):
             values[_HEADS] = dict(model.num_classes)

@@ -77,6 +77,19 @@ KEYS: dict[str, dict[str, str]] = {
         "norm_eps": "layer_norm_epsilon",
         "pad_id": "pad_token_id",
     },
+    "bart": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "d_model",
+        "num_layers": "encoder_layers",
+        "decoder_layers": "decoder_layers",
+        "num_heads": "encoder_attention_heads",
+        "intermediate_size": "encoder_ffn_dim",
+        "activation": "activation_function",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "initializer_range": "init_std",
+        "pad_id": "pad_token_id",
+    },
 }
 LENGTH = dict.fromkeys(KEYS, "max_position_embeddings") | {"gpt2": "n_positions"}  # how many positions there are
 _BERT_DEFAULTS: dict[str, Any] = {
@@ -138,6 +151,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "layer_norm_epsilon": 1e-5,
         "pad_token_id": None,
     },
+    "bart": {
+        "max_position_embeddings": 1024,
+        "activation_function": "gelu",
+        "dropout": 0.1,
+        "attention_dropout": 0.0,
+        "init_std": 0.02,
+        "pad_token_id": 1,
+    },
 }
 _ENCODER: dict[str, Any] = {"tie_word_embeddings": True, "is_decoder": False, "add_cross_attention": False}
 _LEARNED = _ENCODER | {"position_embedding_type": "absolute"}
@@ -157,9 +178,11 @@ ONLY: dict[str, dict[str, Any]] = dict.fromkeys(KEYS, _LEARNED) | {
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
     },
+    "bart": {"tie_word_embeddings": True, "is_decoder": False, "is_encoder_decoder": True, "scale_embedding": False},
 }
 _REQUIRED_DROPOUT = {"albert": "classifier_dropout_prob", "distilbert": "seq_classif_dropout"}  # null is refused there
 _REQUIRED_DROPOUT |= {"modernbert": "classifier_dropout"}
+_BOTH_SIDES = {"decoder_attention_heads": "encoder_attention_heads", "decoder_ffn_dim": "encoder_ffn_dim"}
 _POSITIONS = {"absolute": "learned", "rotary": "rotary"}
 _POOLING = {"cls": "first", "mean": "mean"}
 
@@ -178,6 +201,10 @@ def special_fields(family: str, values: dict[str, Any]) -> dict[str, Any]:
         return {"pooling": _one_of(_POOLING, "classifier_pooling", values)} | _alternation(values)
     if family in llama_like.DEFAULTS:
         return llama_like.special_fields(family, values)
+    if family == "bart":
+        for decoders, encoders in _BOTH_SIDES.items():
+            if values.get(decoders, values[encoders]) != values[encoders]:
+                raise UsageError(f"{decoders} = {values[decoders]!r} is not supported, only {encoders}")
     if family == "gpt2":
         return {"intermediate_size": values["n_inner"] or 4 * values["n_embd"], "pad_id": values["pad_token_id"] or 0}
     return {}
@@ -205,6 +232,9 @@ def special_keys(config: ModelConfig) -> dict[str, Any]:
         values |= llama_like.special_keys(config)
     if config.family == "gpt2":
         values["embd_pdrop"] = config.dropout
+    if config.family == "bart":
+        values |= {"decoder_attention_heads": config.num_heads, "decoder_ffn_dim": config.intermediate_size}
+        values |= {"is_encoder_decoder": True, "scale_embedding": False}
     return values
 
 

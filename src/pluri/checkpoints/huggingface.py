@@ -73,12 +73,14 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family in ("modernbert", "eurobert", "llama", "gpt2"):  # their defaults may be beyond a vocabulary
+    if model.config.family in ("modernbert", "eurobert", "llama", "gpt2", "bart"):  # defaults beyond small vocabularies
         described |= {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}
     if model.config.family == "modernbert":
         described |= {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id}
     if model.config.family == "eurobert" and tokenizer.mask_id is not None:
         described["mask_token_id"] = tokenizer.mask_id
+    if model.config.family == "bart":
+        described |= {"decoder_start_token_id": tokenizer.sep_id, "forced_eos_token_id": tokenizer.sep_id}
     if model.config.causal:  # whose tokenizer may have no padding
         described["pad_token_id"] = tokenizer.pad_id
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}

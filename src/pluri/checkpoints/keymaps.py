@@ -22,6 +22,25 @@ def _renamed(table: Table, old: str, new: str) -> Table:
     return {ours: tuple(name.replace(old, new, 1) for name in theirs) for ours, theirs in table.items()}
 
 
+def _bart_stack(ours: str, theirs: str) -> Table:
+    """What the encoder and the decoder of BART have in common."""
+    layer = f"{theirs}.layers.*"
+    return {
+        f"{ours}.embeddings.positions": (f"{theirs}.embed_positions",),
+        f"{ours}.embeddings.norm": (f"{theirs}.layernorm_embedding",),
+        f"{ours}.blocks.*.attention.qkv": (
+            f"{layer}.self_attn.q_proj",
+            f"{layer}.self_attn.k_proj",
+            f"{layer}.self_attn.v_proj",
+        ),
+        f"{ours}.blocks.*.attention.out": (f"{layer}.self_attn.out_proj",),
+        f"{ours}.blocks.*.attention_norm": (f"{layer}.self_attn_layer_norm",),
+        f"{ours}.blocks.*.ffn.up": (f"{layer}.fc1",),
+        f"{ours}.blocks.*.ffn.down": (f"{layer}.fc2",),
+        f"{ours}.blocks.*.ffn_norm": (f"{layer}.final_layer_norm",),
+    }
+
+
 _BERT_BODY: Table = {
     "body.embeddings.tokens": ("bert.embeddings.word_embeddings",),
     "body.embeddings.types": ("bert.embeddings.token_type_embeddings",),
@@ -187,7 +206,22 @@ TABLES: dict[str, Table] = {
         "body.norm": ("transformer.ln_f",),
         "heads.next": ("lm_head",),
     },
+    "bart": _bart_stack("body", "model.encoder")
+    | _bart_stack("body.decoder", "model.decoder")
+    | {
+        "body.embeddings.tokens": ("model.shared",),
+        "body.decoder.blocks.*.cross.q": ("model.decoder.layers.*.encoder_attn.q_proj",),
+        "body.decoder.blocks.*.cross.kv": (
+            "model.decoder.layers.*.encoder_attn.k_proj",
+            "model.decoder.layers.*.encoder_attn.v_proj",
+        ),
+        "body.decoder.blocks.*.cross.out": ("model.decoder.layers.*.encoder_attn.out_proj",),
+        "body.decoder.blocks.*.cross_norm": ("model.decoder.layers.*.encoder_attn_layer_norm",),
+        "heads.next": ("lm_head",),
+    },
 }
+# Tensors that belong to no module there.
+_PLAIN: dict[str, dict[str, str]] = {"bart": {"heads.next.bias": "final_logits_bias"}}
 # Matrices that GPT-2's folders hold with inputs as rows and outputs as columns.
 _TRANSPOSED = (".qkv.weight", ".out.weight", ".up.weight", ".down.weight")
 # Tensors that published folders hold and no model here has.
@@ -222,10 +256,12 @@ def published_names(config: ModelConfig, name: str) -> tuple[str, ...]:
     """The names that one parameter of a model has in a folder. `modern` has no published folder: its own name."""
     if config.family not in TABLES:
         return (name,)
+    if name in _PLAIN.get(config.family, {}):
+        return (_PLAIN[config.family][name],)
     module, _, kind = name.rpartition(".")
     parts = module.split(".")
-    layer = parts[2] if module.startswith("body.blocks.") else ""
-    pattern = ".".join("*" if i == 2 and layer else part for i, part in enumerate(parts))
+    layer = next((part for part in parts if part.isdigit()), "")
+    pattern = ".".join("*" if part == layer else part for part in parts)
     return tuple(f"{theirs.replace('*', layer)}.{kind}" for theirs in TABLES[config.family][pattern])
 
 
@@ -283,7 +319,7 @@ def unused_names(config: ModelConfig) -> set[str]:
     if config.family == "gpt2":  # older folders keep the causal mask, by layer
         masks = itertools.product(range(config.num_layers), ("bias", "masked_bias"))
         names |= {f"transformer.h.{layer}.attn.{kind}" for layer, kind in masks}
-    return names.union(_UNUSED.get(config.family, ()))
+    return names.union(_UNUSED.get(config.family, ()), _PLAIN.get(config.family, {}).values())
 
 
 def canonical(config: ModelConfig, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -308,7 +344,10 @@ def canonical(config: ModelConfig, published: Mapping[str, Tensor]) -> dict[str,
     (head,) = table["heads.next" if "heads.next" in table else "heads.masked"]
     (embedding,) = table["body.embeddings.tokens"]
     weight, bias = f"{embedding}.weight", f"{head}.bias"
-    for copy, tied in ((f"{head}.decoder.weight", weight), (f"{head}.weight", weight), (f"{head}.decoder.bias", bias)):
+    copies = [(f"{head}.decoder.weight", weight), (f"{head}.weight", weight), (f"{head}.decoder.bias", bias)]
+    if config.family == "bart":  # each side with its own name for the shared embedding
+        copies += [(f"model.{side}.embed_tokens.weight", weight) for side in ("encoder", "decoder")]
+    for copy, tied in copies:
         if config.tied and copy in tensors and _same(tensors[copy], tensors.setdefault(tied, tensors[copy])):
             del tensors[copy]
     return tensors

@@ -71,6 +71,55 @@ def layouts(
     return [local if i % config.global_every else everywhere for i in range(config.num_layers)]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Positions whose states are asked for, row by row: R of each row at most.
+
+    at: int64 (P,), flat positions (of B * L) in any order. slots: int64 (B, R), the same row by row; a row that has
+    fewer repeats its first position. kept: int64 (P,), where in the flattened slots each of `at` stands.
+    """
+
+    at: Tensor
+    slots: Tensor
+    kept: Tensor
+
+    @classmethod
+    def of(cls, at: Tensor, rows: int, length: int) -> "Reading":
+        at, order = at.sort()
+        row = at // length  # (P,)
+        counts = torch.bincount(row, minlength=rows)  # (B,)
+        rank = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[row]
+        most = max(1, int(counts.max()))
+        slots = (torch.arange(rows, device=at.device) * length).unsqueeze(1).repeat(1, most)
+        slots[row, rank] = at
+        kept, given = torch.empty_like(at), torch.empty_like(at)
+        kept[order], given[order] = row * most + rank, at
+        return cls(given, slots, kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the blocks of a decoder see of the sources of a batch.
+
+    states: (B, S, D), what the encoder made of them; None = the cache has their keys and values.
+    mask: bool (B, 1, L, S), True where a position sees one of its source; None = every position sees the whole row.
+    """
+
+    states: Tensor | None
+    mask: Tensor | None
+
+
+def crossing(batch: Batch, source_ids: Tensor) -> Tensor | None:
+    """The mask of Source: positions see the source of their own sequence. source_ids: int32 (B, S), as sequence_ids.
+
+    Padding sees all, so that no row is empty.
+    """
+    ids = batch.sequence_ids
+    mask = (ids[:, None, :, None] == source_ids[:, None, None, :]) | (ids == 0)[:, None, :, None]
+    full = batch.starts.shape[0] == ids.shape[0] and bool(mask.all())
+    return None if full else mask
+
+
 def before(length: int, device: torch.device) -> Tensor:
     """bool (L, L): True where the column is the row's own or one before it."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -103,14 +152,14 @@ class _QueriesAndKeys(torch.autograd.Function):
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rate: float, *, causal: bool = False) -> Tensor:
-    """Scaled dot-product attention with dropout of its weights: (B, H, L, C) each, to (B, H, L, C).
+    """Scaled dot-product attention with dropout of its weights: q (B, H, R, C), k and v (B, H, L, C), to (B, H, R, C).
 
-    mask: bool, broadcast to (B, H, L, L), or None. causal: without a mask, each position sees up to itself.
+    mask: bool, broadcast to (B, H, R, L), or None. causal: without a mask, each position sees up to itself.
     On a CPU torch's own function has no fused kernel with dropout, and drops as slowly as `dropout` says.
     """
     if not rate or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, L, L)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, R, L)
     if causal:
         mask = before(q.shape[2], q.device)
     if mask is not None:
@@ -130,17 +179,67 @@ class SelfAttention(nn.Module):
         self.qkv = StackedLinear(width, width, 3, bias=config.biases)
         self.out = nn.Linear(width, width, bias=config.biases)
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
-        """x: (B, L, D) to (B, L, D). cache: of what the rows were before; x joins it, and sees it."""
+    def forward(
+        self, x: Tensor, layout: Layout, reading: Reading | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """x: (B, L, D) to (B, L, D), or to (P, D) at the positions of a reading.
+
+        cache: of what the rows were before; x joins it, and sees it.
+        """
         rows, length, width = x.shape
-        qkv = self.qkv(x).view(rows, length, 3, self.num_heads, -1)  # (B, L, 3, H, C)
-        if layout.turns is None and self.qk_eps is None:
-            q, k, v = qkv.unbind(2)
-        else:
-            q, k, v = _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[not-iterable]
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L, C)
+        q, k, v = self._projected(x, layout)
+        mask, causal = layout.mask, layout.causal
+        if reading is not None:
+            q = q.flatten(0, 1)[reading.slots]  # (B, R, H, C)
+            if causal:
+                mask, causal = before(length, x.device)[reading.slots % length].unsqueeze(1), False  # (B, 1, R, L)
+            elif mask is not None:
+                mask = mask.flatten(0, 2)[reading.slots].unsqueeze(1)
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L or R, C)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, T + L, C)
-        rate = self.dropout if self.training else 0.0
-        mixed = attended(q, k, v, layout.mask, rate, causal=layout.causal)
-        return self.out(mixed.transpose(1, 2).reshape(rows, length, width))
+        mixed = attended(q, k, v, mask, self.dropout if self.training else 0.0, causal=causal)
+        mixed = mixed.transpose(1, 2).reshape(rows, -1, width)
+        return self.out(mixed if reading is None else mixed.flatten(0, 1)[reading.kept])
+
+    def weights(self, x: Tensor, layout: Layout) -> Tensor:
+        """How much each position takes of each: fp32 (B, H, L, L), rows that sum to 1."""
+        q, k, _ = (t.transpose(1, 2).float() for t in self._projected(x, layout))  # (B, H, L, C)
+        mask = before(x.shape[1], x.device) if layout.causal else layout.mask
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1)
+
+    def _projected(self, x: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+        """Queries, keys and values: (B, L, H, C) each."""
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1)  # (B, L, 3, H, C)
+        if layout.turns is None and self.qk_eps is None:
+            return qkv.unbind(2)
+        return _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[return-value]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of a sequence to its source (Vaswani et al. 2017, section 3.2.3). Positions play no part."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_heads
+        self.dropout = config.attention_dropout
+        self.q = nn.Linear(width, width, bias=config.biases)
+        self.kv = StackedLinear(width, width, 2, bias=config.biases)
+        self.out = nn.Linear(width, width, bias=config.biases)
+
+    def forward(self, x: Tensor, source: Source, cache: LayerCache | None = None) -> Tensor:
+        """x: (B, L, D) to (B, L, D). cache: keeps the keys and values of the source, and gives them back."""
+        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, L, C)
+        if source.states is not None:
+            kv = self.kv(source.states).unflatten(-1, (2, self.num_heads, -1))  # (B, S, 2, H, C)
+            k, v = (t.transpose(1, 2) for t in kv.unbind(2))  # (B, H, S, C)
+            if cache is not None:
+                cache.source = (k, v)
+        else:
+            assert cache is not None
+            assert cache.source is not None
+            k, v = cache.source
+        mixed = attended(q, k, v, source.mask, self.dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).flatten(2))

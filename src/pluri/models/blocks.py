@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pluri.models.attention import Layout, SelfAttention
+from pluri.models.attention import CrossAttention, Layout, Reading, SelfAttention, Source
 from pluri.models.cache import LayerCache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
@@ -60,23 +60,41 @@ class Block(nn.Module):
     """One layer: attention and feed-forward, each added to its input, normalized before (pre-norm) or after.
 
     attention_norm: False leaves out the norm before attention, where the block reads what is normalized already.
+    crossed: between the two, it looks at a source (Vaswani et al. 2017, section 3.1).
     """
 
-    def __init__(self, config: ModelConfig, *, attention_norm: bool = True) -> None:
+    def __init__(self, config: ModelConfig, *, attention_norm: bool = True, crossed: bool = False) -> None:
         super().__init__()
         self.pre_norm = config.pre_norm
         self.dropout = config.dropout
         self.attention = SelfAttention(config)
         self.attention_norm = build_norm(config, config.hidden_size) if attention_norm else nn.Identity()
+        self.cross = CrossAttention(config) if crossed else None
+        self.cross_norm = build_norm(config, config.hidden_size) if crossed else None
         self.ffn = FeedForward(config)
         self.ffn_norm = build_norm(config, config.hidden_size)
 
-    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
-        """x: (B, L, D) to (B, L, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        layout: Layout,
+        reading: Reading | None = None,
+        cache: LayerCache | None = None,
+        source: Source | None = None,
+    ) -> Tensor:
+        """x: (B, L, D) to (B, L, D), or to (P, D) at the positions of a reading, and computed there alone.
+
+        source: what a crossed block, which knows no reading, looks at.
+        """
+        mixed = self._drop(self.attention(self.attention_norm(x) if self.pre_norm else x, layout, reading, cache))
+        x = mixed + (x if reading is None else x.flatten(0, 1)[reading.at])
         if self.pre_norm:
-            x = x + self._drop(self.attention(self.attention_norm(x), layout, cache))
+            if self.cross is not None and self.cross_norm is not None and source is not None:
+                x = x + self._drop(self.cross(self.cross_norm(x), source, cache))
             return x + self._drop(self.ffn(self.ffn_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, layout, cache)))
+        x = self.attention_norm(x)
+        if self.cross is not None and self.cross_norm is not None and source is not None:
+            x = self.cross_norm(x + self._drop(self.cross(x, source, cache)))
         return self.ffn_norm(x + self._drop(self.ffn(x)))
 
     def _drop(self, x: Tensor) -> Tensor:

@@ -13,11 +13,15 @@ _NOWHERE = 2**62  # the position of a padding column: beyond that of every token
 
 
 class LayerCache:
-    """Keys and values of one layer, (B, H, T, C) each, in memory for `size` columns that is taken once."""
+    """Keys and values of one layer, (B, H, T, C) each, in memory for `size` columns that is taken once.
+
+    source: those of a source, (B, H, S, C) each, which do not grow; None where there is none.
+    """
 
     def __init__(self, size: int) -> None:
         self.size, self.length = size, 0
         self._both: Tensor | None = None  # (2, B, H, size, C)
+        self.source: tuple[Tensor, Tensor] | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Puts those of new positions, (B, H, L, C) each, behind; returns all. For inference: no gradient passes."""
@@ -36,17 +40,20 @@ class LayerCache:
             if len(rows) != self._both.shape[1]:
                 self._both = kept.new_empty(2, len(rows), *self._both.shape[2:])
             self._both[:, :, :, : self.length] = kept
+        if self.source is not None:
+            self.source = self.source[0].index_select(0, rows), self.source[1].index_select(0, rows)
 
 
 class Cache:
     """Keys and values of every layer, for rows that grow to the right.
 
     Rows may be of unequal length: where a batch has padding, the column stays, and nothing sees it.
-    size: columns at most, padding included.
+    size: columns at most, padding included. source_ids: the sequence_ids of the sources; None where there are none.
     """
 
     def __init__(self, config: ModelConfig, size: int) -> None:
-        self.layers = [LayerCache(size) for _ in range(config.num_layers)]
+        self.layers = [LayerCache(size) for _ in range(config.decoder_layers or config.num_layers)]
+        self.source_ids: Tensor | None = None  # (B, S)
         self._positions: Tensor | None = None  # (B, T)
 
     def extend(self, batch: Batch, full: bool) -> Tensor | None:
@@ -67,3 +74,5 @@ class Cache:
             layer.select(rows)
         if self._positions is not None:
             self._positions = self._positions.index_select(0, rows)
+        if self.source_ids is not None:
+            self.source_ids = self.source_ids.index_select(0, rows)

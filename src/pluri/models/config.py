@@ -20,6 +20,7 @@ Family = Literal[
     "eurobert",
     "gpt2",
     "llama",
+    "bart",
     "modern",
 ]
 Size = Literal["tiny", "mini", "small", "medium", "base"]
@@ -42,7 +43,7 @@ ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
 PLAIN_OUTPUT = ("eurobert", "modern")
 
 _COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False}
-_COMMON |= {"causal": False, "tied": True}
+_COMMON |= {"causal": False, "tied": True, "decoder_layers": 0}
 _POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
@@ -87,6 +88,8 @@ FIXED: dict[str, dict[str, Any]] = {
     "gpt2": _COMMON
     | {"causal": True, "pre_norm": True, "positions": "learned", "gated": False, "biases": True, "token_types": 0}
     | {"embedding_norm": False, "token_dropout": None, "window": None},
+    "bart": {name: value for name, value in _POST_NORM.items() if name != "decoder_layers"}
+    | {"token_types": 0, "norm_eps": 1e-5},
     "modern": {},
 }
 _BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
@@ -94,7 +97,7 @@ _ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
 # What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
 # Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
 # Warner et al. (2024), ModernBERT; Boizard et al. (2025), EuroBERT; Radford et al. (2019), GPT-2; Touvron et al.
-# (2023), Llama.
+# (2023), Llama; Lewis et al. (2020), BART.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT_DROPOUT,
     "roberta": _ROBERTA,
@@ -108,12 +111,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "eurobert": {"activation": "silu", "pooling": "late", "tied": False, "norm_eps": 1e-5, "rotary_base": 250_000.0},
     "gpt2": _BERT_DROPOUT | {"activation": "gelu_new", "norm_eps": 1e-5},
     "llama": {"activation": "silu", "tied": False, "norm_eps": 1e-6},
+    "bart": {"dropout": 0.1},
     "modern": FIXED["eurobert"] | {"activation": "silu", "pooling": "mean", "norm_eps": 1e-6},
 }
 
 
 class ModelConfig(Config):
-    """The shape of one Transformer, an encoder or a decoder."""
+    """The shape of one Transformer: an encoder, a decoder, or both."""
 
     family: Family
     vocab_size: PositiveInt
@@ -124,6 +128,9 @@ class ModelConfig(Config):
     max_length: PositiveInt = Field(512, description="the longest sequence, special tokens included")
     embedding_size: PositiveInt | None = Field(None, description="width of the token embedding; default: hidden_size")
     causal: bool = Field(False, description="a position sees itself and those before it, none after: a decoder")
+    decoder_layers: int = Field(
+        0, ge=0, description="layers of a decoder that reads what the encoder makes of a source"
+    )
     shared_layers: bool = Field(False, description="one block, applied num_layers times")
     tied: bool = Field(True, description="the output layer is the token embedding")
     norm: Literal["layer", "rms"] = "layer"
@@ -165,6 +172,10 @@ class ModelConfig(Config):
             raise ValueError(f"token_dropout {self.token_dropout} is outside the vocabulary of {self.vocab_size}")
         if self.causal and self.context:
             raise ValueError(f"context = {self.context} looks at what comes after, causal = true does not")
+        if self.causal and self.decoder_layers:
+            raise ValueError("an encoder with a decoder beside it is not causal itself")
+        if self.family == "bart" and not self.decoder_layers:
+            raise ValueError("bart has decoder_layers, one at least")
         if self.family == "modernbert" and self.window is None:
             raise ValueError("modernbert has a window")
         if self.pooling == "late" and self.family != "eurobert":
@@ -177,6 +188,17 @@ class ModelConfig(Config):
         return self
 
     @property
+    def generative(self) -> bool:
+        """Whether it predicts the next token: a decoder, or an encoder with one."""
+        return self.causal or self.decoder_layers > 0
+
+    @property
+    def decoder(self) -> "ModelConfig":
+        """The shape of the decoder of an encoder with one."""
+        changes = {"causal": True, "num_layers": self.decoder_layers, "decoder_layers": 0, "context": 0}
+        return self.model_copy(update=changes)
+
+    @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_heads
 
@@ -186,7 +208,9 @@ class ModelConfig(Config):
 
     @property
     def position_offset(self) -> int:
-        """Learned positions before the first one in use: RoBERTa counts from pad_id + 1."""
+        """Learned positions before the first one in use: RoBERTa counts from pad_id + 1, BART from 2."""
+        if self.family == "bart":
+            return 2
         return self.pad_id + 1 if self.family in ROBERTA_LIKE else 0
 
     @property
@@ -214,6 +238,8 @@ def preset(
     values |= FIXED[name] | _DEFAULTS[name] | ({"context": 0} if overrides.get("causal") else {})
     values |= overrides | {"family": name}
     if isinstance(width, int) and width > 0:
+        if name == "bart":
+            values.setdefault("decoder_layers", values["num_layers"])
         if name == "albert":
             values.setdefault("embedding_size", min(128, width // 2))
         values.setdefault("num_heads", max(1, width // _HEAD_SIZE))
@@ -242,18 +268,23 @@ def _gated_width(width: int) -> int:
     return max(64, round(width * 8 / 3 / 64) * 64)
 
 
-def train_flops(config: ModelConfig, num_tokens: float, num_predicted: float, sum_of_squared_lengths: float) -> float:
+def train_flops(
+    config: ModelConfig, num_tokens: float, num_predicted: float, num_read: float, sum_of_squared_lengths: float
+) -> float:
     """Floating-point operations of one training step, forward and backward; padding and recomputation not counted.
 
     Six for each matrix parameter that a token passes through (Kaplan et al. 2020, section 2.1), the output layer at the
-    predicted positions only, and attention inside each sequence: 12 x layers x width x squared length.
+    predicted positions only, and attention inside each sequence: 12 x layers x width x squared length. Of the last
+    layer, only the `num_read` positions whose states a head reads pass through what follows the keys and values.
     """
     width, inner, embedding = config.hidden_size, config.intermediate_size, config.embedding_width
-    body = config.num_layers * (4 * width**2 + (3 if config.gated else 2) * width * inner)
+    after = width**2 + (3 if config.gated else 2) * width * inner  # of a layer: the attention's output, feed-forward
+    body = config.num_layers * (3 * width**2 + after)
     if embedding != width:
         body += embedding * width
     output = embedding * config.vocab_size
     if embedding != width or not (config.causal or config.family in PLAIN_OUTPUT):
         output += width * embedding
-    attention = 12 * config.num_layers * width * sum_of_squared_lengths
-    return 6.0 * (body * num_tokens + output * num_predicted) + attention
+    unread = num_tokens - num_read
+    attention = 12 * (config.num_layers - unread / max(num_tokens, 1)) * width * sum_of_squared_lengths
+    return 6.0 * (body * num_tokens - after * unread + output * num_predicted) + attention

@@ -30,13 +30,13 @@ LACKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
     **dict.fromkeys(("eurobert", "modern"), ("pool",)),
     "esm": ("pair", "answer"),
-    **dict.fromkeys(("gpt2", "llama"), ("pair", "pool", "classify", "tag", "answer")),
+    **dict.fromkeys(("gpt2", "llama", "bart"), ("pair", "pool", "classify", "tag", "answer")),
 }
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
     "masked": "a causal model predicts the next token: objective.next = true",
-    "next": "only a causal model predicts the next token: gpt2, or modern with causal = true",
+    "next": "only a decoder predicts the next token: gpt2, bart, or modern with causal = true or decoder_layers",
 }
 
 
@@ -80,6 +80,8 @@ class NextHead(nn.Module):
         self.dense = nn.Linear(width, embedding, bias=config.biases) if width != embedding else None
         self.gain = nn.Parameter(torch.ones(embedding)) if config.family == "modern" else None
         self.weight = None if config.tied else nn.Parameter(torch.empty(num_classes, embedding))
+        # BART's is a constant, 0 as a rule
+        self.register_buffer("bias", torch.zeros(1, num_classes) if config.family == "bart" else None)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dense is not None:
@@ -193,9 +195,9 @@ class Model(nn.Module):
         self.to_empty(device="cpu")
         _initialize(self, config, seed)
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """The last hidden states (B, L, D)."""
-        return self.body(batch)
+    def hidden(self, batch: Batch, at: Tensor | None = None) -> Tensor:
+        """The last hidden states (B, L, D), or only those at the flat positions `at` (P,): (P, D), for less work."""
+        return self.body(batch, at=at)
 
     def pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         """One vector a sequence (N, D), in the order of `batch.starts`: its first token's state, or the mean of all."""
@@ -206,11 +208,13 @@ class Model(nn.Module):
 
     @property
     def decoder(self) -> tuple[Tensor, Tensor | None]:
-        """The output layer: weight (V, E), as a rule the token embedding, and bias (V,) or None."""
+        """The output layer: weight (V, E), as a rule the token embedding, and the bias (V,) of the head, if any."""
         head = self.heads["masked" if "masked" in self.heads else "next"]
         assert isinstance(head, MaskedHead | NextHead)
+        assert self.body.embeddings.tokens is not None
         weight = self.body.embeddings.tokens.weight if head.weight is None else head.weight
-        return weight, head.bias if isinstance(head, MaskedHead) else None
+        bias: Tensor | None = head.bias
+        return weight, None if bias is None else bias.flatten()
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.
@@ -228,12 +232,28 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, head: str) -> Tensor:
         """The outputs of one head for a batch."""
+        if head == "masked":
+            return F.linear(self.heads[head](self.hidden(batch, batch.predicted)), *self.decoder)
+        if head in ("pair", "classify", "pool") and self.config.pooling == "first":
+            return self.heads[head](self.hidden(batch, batch.starts))
         return self.outputs(head, self.hidden(batch), batch)
+
+
+def positions_read(config: ModelConfig, batch: Batch) -> int:
+    """How many positions' last states the heads read in training, by the labels that a batch has."""
+    if config.generative:
+        return batch.num_tokens
+    labelled = len(batch.predicted)
+    if batch.sequence_labels is None or batch.sequence_labels.ndim == 2:  # of an answer: which labelled positions
+        return labelled
+    return labelled + len(batch.starts) if config.pooling == "first" else batch.num_tokens
 
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
     fixed = {"masked": config.vocab_size, "next": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
-    lacks = (*LACKS.get(config.family, ()), "masked" if config.causal else "next")
+    lacks = (*LACKS.get(config.family, ()), "masked" if config.generative else "next")
+    if config.decoder_layers:
+        lacks = tuple(name for name in HEADS if name != "next")
     for name, size in heads.items():
         if name not in HEADS:
             raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
@@ -271,5 +291,5 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             if module.weight is not None:
                 module.weight.normal_(0.0, config.initializer_range, generator=generator)
         bias = getattr(module, "bias", None)
-        if isinstance(bias, nn.Parameter):
+        if isinstance(bias, Tensor):
             bias.zero_()

@@ -211,8 +211,11 @@ class QANet(Model):
         for name, table in {"vectors": vectors, "characters": characters}.items():
             self.embedding.register_buffer(name, torch.from_numpy(table))
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """The three passes of the model encoder beside each other, (B, L, 3D); 0 outside of the documents."""
+    def hidden(self, batch: Batch, at: Tensor | None = None) -> Tensor:
+        """The three passes of the model encoder beside each other, (B, L, 3D), or at the flat positions `at` (P, 3D).
+
+        0 outside of the documents.
+        """
         assert batch.labels is not None
         places, count = batch.places, len(batch.lengths)  # (T,), N
         owner = torch.repeat_interleave(torch.arange(count, device=places.device), batch.lengths)  # (T,)
@@ -230,7 +233,8 @@ class QANet(Model):
             passes.append(x[inside])
         found = torch.cat(passes, dim=1)  # (places in documents, 3D)
         flat = found.new_zeros(batch.input_ids.numel(), found.shape[1])
-        return flat.index_copy(0, places[in_document], found).view(*batch.input_ids.shape, -1)
+        flat = flat.index_copy(0, places[in_document], found)
+        return flat.view(*batch.input_ids.shape, -1) if at is None else flat.index_select(0, at)
 
 
 def _laid_out(x: Tensor, owner: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
-from pluri.models.attention import layouts
+from pluri.models.attention import Reading, Source, crossing, layouts
 from pluri.models.blocks import Block
 from pluri.models.cache import Cache
 from pluri.models.config import ModelConfig
@@ -66,15 +66,18 @@ def token_dropout_scale(batch: Batch, mask_id: int) -> Tensor:
 
 
 class Embeddings(nn.Module):
-    """Token, segment and position embeddings, summed and normalized; projected where E is not D (Lan et al. 2020)."""
+    """Token, segment and position embeddings, summed and normalized; projected where E is not D (Lan et al. 2020).
 
-    def __init__(self, config: ModelConfig) -> None:
+    decodes: of a decoder beside an encoder, whose token embedding it reads.
+    """
+
+    def __init__(self, config: ModelConfig, *, decodes: bool = False) -> None:
         super().__init__()
         width = config.embedding_width
         self.position_offset = config.position_offset
         self.token_dropout = config.token_dropout
         self.dropout = config.dropout
-        self.tokens = nn.Embedding(config.vocab_size, width)
+        self.tokens = None if decodes else nn.Embedding(config.vocab_size, width)
         self.types = nn.Embedding(config.token_types, width) if config.token_types else None
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_length + config.position_offset, width) if learned else None
@@ -83,9 +86,11 @@ class Embeddings(nn.Module):
         factorized = width != config.hidden_size or config.family == "albert"
         self.projection = nn.Linear(width, config.hidden_size, bias=config.biases) if factorized else None
 
-    def forward(self, batch: Batch) -> Tensor:
-        """(B, L, D)."""
-        x = self.tokens(batch.input_ids)
+    def forward(self, batch: Batch, shared: nn.Embedding | None = None) -> Tensor:
+        """(B, L, D). shared: the token embedding of the encoder, where there is none of its own."""
+        tokens = shared or self.tokens
+        assert tokens is not None
+        x = tokens(batch.input_ids)
         if self.token_dropout is not None:
             x = (x * token_dropout_scale(batch, self.token_dropout)).to(x.dtype)
         if self.types is not None:
@@ -102,39 +107,78 @@ class Embeddings(nn.Module):
 
 class Transformer(nn.Module):
     """Each position of a packed batch to its hidden state, in view of its own sequence alone: an encoder, or, if the
-    configuration is causal, a decoder.
+    configuration is causal, a decoder. With decoder_layers it is an encoder that holds a decoder, a Transformer too.
+
+    decodes: it is such a decoder: its blocks look at a source as well.
 
     Dropout draws from torch's generator, which training sets from (seed, step) before each pass.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, decodes: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = Embeddings(config)
+        self.embeddings = Embeddings(config, decodes=decodes)
         stored = config.family == "esm" and config.positions == "rotary"
         self.rotary = StoredFrequencies(config.head_size, config.rotary_base) if stored else None
         self.blocks = nn.ModuleList(
-            Block(config, attention_norm=i > 0 or config.family != "modernbert")
+            Block(config, attention_norm=i > 0 or config.family != "modernbert", crossed=decodes)
             for i in range(1 if config.shared_layers else config.num_layers)
         )
         self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
+        self.decoder = Transformer(config.decoder, decodes=True) if config.decoder_layers else None
 
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[False] = False, cache: Cache | None = None) -> Tensor: ...
+    def forward(
+        self, batch: Batch, *, at: Tensor | None = None, layers: Literal[False] = False, cache: Cache | None = None
+    ) -> Tensor: ...
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[True], cache: Cache | None = None) -> list[Tensor]: ...
+    def forward(
+        self, batch: Batch, *, at: Tensor | None = None, layers: Literal[True], cache: Cache | None = None
+    ) -> list[Tensor]: ...
 
-    def forward(self, batch: Batch, *, layers: bool = False, cache: Cache | None = None) -> Tensor | list[Tensor]:
+    def forward(
+        self, batch: Batch, *, at: Tensor | None = None, layers: bool = False, cache: Cache | None = None
+    ) -> Tensor | list[Tensor]:
         """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed.
 
-        cache: of a causal model; the batch goes on with the rows that are in it, one sequence a row, and joins them.
+        With a decoder, they are those of the decoder where the batch has a source, else those of the encoder.
+        at: int64 (P,), flat positions where alone the last states are wanted: they are then (P, D), and what is not
+            wanted is not computed, save in a decoder with a source.
+        cache: of a decoder; the batch goes on with the rows that are in it, one sequence a row, and joins them. Only
+            the first batch needs the source.
         """
-        x = self.embeddings(batch)
+        if self.decoder is None or (batch.source is None and cache is None):
+            assert batch.source is None, "a source is for a model with a decoder"
+            return self._through(self.embeddings(batch), batch, at, layers, cache)
+        if batch.source is not None:
+            states, source_ids = self(batch.source), batch.source.sequence_ids
+        else:
+            assert cache is not None
+            states, source_ids = None, cache.source_ids
+        assert source_ids is not None, "the first batch of a cache has a source"
+        if cache is not None:
+            cache.source_ids = source_ids
+        x = self.decoder.embeddings(batch, self.embeddings.tokens)
+        found = self.decoder._through(x, batch, None, layers, cache, Source(states, crossing(batch, source_ids)))
+        return found if at is None or isinstance(found, list) else found.flatten(0, 1)[at]
+
+    def _through(
+        self,
+        x: Tensor,
+        batch: Batch,
+        at: Tensor | None,
+        layers: bool,
+        cache: Cache | None,
+        source: Source | None = None,
+    ) -> Tensor | list[Tensor]:
+        """Embeddings (B, L, D) through the blocks and the last norm."""
         each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq, cache)
+        reading = None if at is None else Reading.of(at, *batch.input_ids.shape)
         states = [x]
         for i, layout in enumerate(each):
             block = self.blocks[0 if self.config.shared_layers else i]
-            x = block(x, layout, None if cache is None else cache.layers[i])
+            last, kept = i == len(each) - 1, None if cache is None else cache.layers[i]
+            x = block(x, layout, reading if last else None, kept, source)
             if layers:
                 states.append(x)
         if self.norm is not None:

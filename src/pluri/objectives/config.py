@@ -6,10 +6,38 @@ from pydantic import Field, model_validator
 
 from pluri.config import Config
 
+Corruption = Literal["mask", "delete", "infill", "permute", "rotate", "mass", "sentinel"]
+
+
+class Denoise(Config):
+    """How sequences are broken, for an encoder and a decoder to rebuild.
+
+    kinds: one of these, or several of the first five together; BART is ["infill", "permute"].
+        mask, delete: tokens, each by its own chance. infill: spans of Poisson length, empty ones too, each become one
+        [MASK]. permute: sentences in random order. rotate: begin with a random token. mass: one span, which alone is
+        to be written (MASS). sentinel: spans become sentinels, each of which is to be explained (T5).
+    rate: the share of tokens that are covered or deleted; by default as published: mask, delete and sentinel 0.15,
+        infill 0.3, mass 0.5.
+    span: the mean length of the spans of infill and sentinel (BART, section 2.2; T5, section 3.3.4: 3 tokens).
+    """
+
+    kinds: tuple[Corruption, ...] = Field(min_length=1)
+    rate: float | None = Field(default=None, gt=0, lt=1)
+    span: float = Field(default=3.0, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError("a kind of denoising is named twice")
+        for alone in ("mass", "sentinel"):
+            if alone in self.kinds and len(self.kinds) > 1:
+                raise ValueError(f"{alone} has a target of its own and goes with no other kind of denoising")
+        return self
+
 
 class ObjectiveConfig(Config):
     """Masked tokens (BERT, RoBERTa, SpanBERT), sentence pairs (BERT's NSP, ALBERT's SOP), or both at once; or the next
-    token (GPT), which goes alone.
+    token (GPT), or denoising (BART, MASS, T5), which go alone.
 
     next: predict each token from those before it, in a causal model.
     masked: predict tokens that were covered.
@@ -19,6 +47,7 @@ class ObjectiveConfig(Config):
     span_mean, span_max: a span has k words with probability proportional to (1 - 1/span_mean)**k, k up to span_max.
         5 and 10 are SpanBERT's (Joshi et al., 2020, section 3.1): 3.8 words on average.
     pair: tell whether the second part follows the first ("nsp"), or whether two parts are in order ("sop").
+    denoise: rebuild what was broken (BART, MASS, T5), instead of the others: for a model with a decoder.
     """
 
     next: bool = False
@@ -30,6 +59,7 @@ class ObjectiveConfig(Config):
     span_mean: float = Field(default=5.0, ge=1)
     span_max: int = Field(default=10, ge=1)
     pair: Literal["nsp", "sop"] | None = None
+    denoise: Denoise | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -42,6 +72,8 @@ class ObjectiveConfig(Config):
             raise ValueError("next = true goes alone: leave out masked and pair")
         if not (self.next or self.masked or self.pair):
             raise ValueError("nothing to learn: set masked = true, pair = 'nsp' or 'sop', or next = true")
+        if self.denoise is not None and (self.next or self.pair):
+            raise ValueError("denoise goes with no pair and no next token")
         if self.mask + self.random > 1 + 1e-9:
             raise ValueError(f"mask + random must be at most 1, got {self.mask} + {self.random}")
         return self

@@ -55,7 +55,14 @@ class MaskedTokens:
         labels = np.full(len(ids), IGNORE, np.int32)
         labels[covered] = ids[covered]
         corrupted = ids.copy()
-        corrupted[covered] = self._replacements(ids[covered], draws)
+        corrupted[covered] = replacements(
+            ids[covered],
+            draws,
+            self._ordinary_ids,
+            self._mask_id,
+            mask=self._config.mask,
+            random=self._config.random,
+        )
         return replace(examples, input_ids=corrupted, labels=labels)
 
     def _words(
@@ -77,14 +84,17 @@ class MaskedTokens:
             draws = np.repeat(draws, sizes[chosen])
         return ordinary[slices(first[chosen], sizes[chosen])], draws
 
-    def _replacements(self, ids: NDArray[np.int32], draws: Keys) -> NDArray[np.int32]:
-        """[MASK], a random ordinary token, or the token itself: one half of the draw decides, the other picks. (P,)."""
-        share = (draws >> _HALF) * 2.0**-32  # [0, 1)
-        nth = ((draws & _LOW) * np.uint64(len(self._ordinary_ids))) >> _HALF
-        corrupted = np.where(share < self._config.mask, np.int32(self._mask_id), ids)
-        random = (share >= self._config.mask) & (share < self._config.mask + self._config.random)
-        corrupted[random] = self._ordinary_ids[nth[random]]
-        return corrupted
+
+def replacements(
+    ids: NDArray[np.int32], draws: Keys, ordinary_ids: NDArray[np.int32], mask_id: int, *, mask: float, random: float
+) -> NDArray[np.int32]:
+    """[MASK], a random ordinary token, or the token itself: one half of the draw decides, the other picks. (P,)."""
+    share = (draws >> _HALF) * 2.0**-32  # [0, 1)
+    nth = ((draws & _LOW) * np.uint64(len(ordinary_ids))) >> _HALF
+    corrupted = np.where(share < mask, np.int32(mask_id), ids)
+    at_random = (share >= mask) & (share < mask + random)
+    corrupted[at_random] = ordinary_ids[nth[at_random]]
+    return corrupted
 
 
 def bernoulli(keys: Keys, unit_offsets: NDArray[np.int64], rate: float) -> tuple[NDArray[np.int64], Keys]:

@@ -8,19 +8,25 @@ from numpy.typing import NDArray
 from pluri.batches.example import Examples
 from pluri.errors import UsageError
 from pluri.objectives.config import ObjectiveConfig
+from pluri.objectives.denoise import Denoising
 from pluri.objectives.masked import MaskedTokens
 from pluri.objectives.pairs import Tails, nsp, sop
-from pluri.objectives.pieces import cut, cut_at_sentences
-from pluri.runtime import mix, sequence_keys
+from pluri.objectives.pieces import Pieces, cut, cut_at_sentences
+from pluri.runtime import Keys, mix, sequence_keys
 from pluri.tokens.ragged import Ragged, offsets_of, slices
 from pluri.tokens.store import TokenStore
 
-_MASKING, _PAIRING = range(2)
+_MASKING, _PAIRING, _DENOISING = range(3)
 """What a sequence's key is for."""
+
+_SOME = 1000
+"""Sequences that a mean length is measured on."""
 
 
 class StoreExamples:
     """[CLS] x [SEP], or [CLS] a [SEP] b [SEP] for pairs, with every document of the store cut into such sequences.
+
+    For denoising, x is a source and a target, as `Denoising` says.
 
     length: tokens a sequence at most, special tokens included.
     documents: only these, ascending: a training or a validation part. None = all.
@@ -40,16 +46,19 @@ class StoreExamples:
         if cls_id is None or sep_id is None:
             raise UsageError("the tokenizer has no [CLS] or [SEP] token", do="train one: pluri tokenizer FILES -o DIR")
         self._cls_id, self._sep_id = cls_id, sep_id
-        self._specials = 2 if config.pair is None else 3
+        kinds = config.denoise.kinds if config.denoise else ()
+        self._specials = 3 if config.pair or "sentinel" in kinds else 2
         room = length - self._specials
         if room < 1:
             raise UsageError(f"a length of {length} leaves no room beside {self._specials} special tokens")
         documents = np.arange(store.num_documents) if documents is None else np.sort(documents)
-        self._pieces = (cut if config.pair is None else cut_at_sentences)(store, documents, room)
-        self._masked = MaskedTokens(config, store.tokenizer) if config.masked else None
+        self._by_sentence = config.pair is not None or "permute" in kinds
+        self._pieces = (cut_at_sentences if self._by_sentence else cut)(store, documents, room)
+        self._masked = MaskedTokens(config, store.tokenizer) if config.masked and not config.denoise else None
+        self._denoising = Denoising(config.denoise, store.tokenizer) if config.denoise else None
         self._tails = Tails.of(store, self._pieces) if config.pair == "nsp" else None
         self._store, self._pair, self._seed = store, config.pair, seed
-        self.mean_length = float(self._pieces.lengths.mean()) + self._specials if len(self._pieces) else 0.0
+        self.mean_length = self._mean_length()
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -58,6 +67,8 @@ class StoreExamples:
         """The sequences at `index` (n,), corrupted as in `epoch` (n,); each a pure function of its own two numbers."""
         keys = sequence_keys(self._seed, epoch, index)
         parts, sequence_labels = self._pieces.take(index), None
+        if self._denoising is not None:
+            return self._denoised(self._denoising, parts, mix(keys, _DENOISING))
         if self._pair == "sop":
             parts, sequence_labels = sop(self._store, parts, mix(keys, _PAIRING))
         elif self._tails is not None:
@@ -66,6 +77,23 @@ class StoreExamples:
         examples = assemble(tokens, 1 if self._pair is None else 2, cls_id=self._cls_id, sep_id=self._sep_id)
         examples = replace(examples, sequence_labels=sequence_labels)
         return self._masked(examples, mix(keys, _MASKING)) if self._masked else examples
+
+    def _denoised(self, denoising: Denoising, parts: Pieces, keys: Keys) -> Examples:
+        sentences = Ragged(np.empty(0, np.int32), np.zeros(len(parts) + 1, np.int64))
+        if self._by_sentence:
+            sentences = self._store.sentence_starts(parts.documents, parts.starts, parts.lengths)
+        return denoising(self._store.gather(parts.documents, parts.starts, parts.lengths), sentences, keys)
+
+    def _mean_length(self) -> float:
+        """Tokens an example; source and target together, of some spread evenly over all, since chance decides them."""
+        if not len(self):
+            return 0.0
+        if self._denoising is None:
+            return float(self._pieces.lengths.mean()) + self._specials
+        some = np.unique(np.linspace(0, len(self) - 1, _SOME).astype(np.int64))
+        made = self.examples(some, np.zeros_like(some))
+        assert made.source is not None
+        return float((made.lengths + made.source.lengths).mean())
 
 
 def assemble(tokens: Ragged, parts: int, *, cls_id: int, sep_id: int) -> Examples:

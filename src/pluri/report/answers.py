@@ -39,12 +39,23 @@ def _item(mistake: Mapping[str, Any]) -> Section:
     text, said = str(mistake["context"]), mistake["said"]
     given = [] if said is None else [_span(said)]
     return {
-        "question": str(mistake["question"]),
+        "question": shaded(str(mistake["question"]), mistake.get("attention", [])),
         "pieces": marked(text, given, [_span(span) for span in mistake["true"]]),
         "said": "" if said is None else text[slice(*given[0])],
         "answers": list(dict.fromkeys(map(str, mistake["answers"]))),
         "f1": f"{100 * float(mistake['f1']):.0f}%",
     }
+
+
+def shaded(text: str, attention: Sequence[Sequence[Any]]) -> list[tuple[str, float]]:
+    """The question in pieces (text, how dark): 1 where the weight is greatest, 0 between tokens."""
+    most = max((float(weight) for *_, weight in attention), default=0.0) or 1.0
+    pieces: list[tuple[str, float]] = []
+    done = 0
+    for start, end, weight in attention:
+        pieces += [(text[done : int(start)], 0.0), (text[max(done, int(start)) : int(end)], float(weight) / most)]
+        done = max(done, int(end))
+    return [(piece, shade) for piece, shade in [*pieces, (text[done:], 0.0)] if piece]
 
 
 def _span(value: Sequence[Any]) -> Span:

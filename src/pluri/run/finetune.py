@@ -147,7 +147,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     if isinstance(best.outcome, AnswerOutcome):
         null = best.threshold is not None
         write_answers(config.output, test.records, best.predictions, null=null, course=test.course)
-        write_mistakes(config.output, test.records, best.predictions, best.outcome)
+        write_mistakes(config.output, test.records, best.predictions, best.outcome, best.model, tokenizer)
     else:
         write_lines(config.output / "predictions.jsonl", prediction_lines(task, test.records, best.predictions))
     for note in results.notes:

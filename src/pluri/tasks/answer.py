@@ -5,6 +5,7 @@ Legend: n windows, G questions, Q distinct questions, M distinct documents, T to
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,10 @@ class Answering(Config):
     doc_stride: tokens of OVERLAP between neighbouring windows of a document (not the step from one to the next); at
         most half of what a window holds of the document.
     max_question_length: tokens; a longer question is cut, and counted; at most half a window.
+    training_windows: "all" that a document is cut into; or "answer", one a question, with its answer in the middle: it
+        teaches where to look (HW07's sample), and is here to be compared with.
     max_answer_length: tokens. n_best_size: how many answers to keep of each question.
+    valid_spans: False takes the likeliest start and the likeliest end each by itself, and no answer where these cross.
     null_score_diff_threshold: how far "no answer" must score above the best span to be given; by default chosen on the
         validation data, or never given if none of their questions is unanswerable.
     scoring: "words" as SQuAD, "characters" as CMRC and DRCD; by default by the script of the answers.
@@ -38,8 +42,10 @@ class Answering(Config):
 
     doc_stride: int = Field(default=128, ge=0)
     max_question_length: int = Field(default=64, ge=1)
+    training_windows: Literal["all", "answer"] = "all"
     max_answer_length: int = Field(default=30, ge=1)
     n_best_size: int = Field(default=20, ge=1)
+    valid_spans: bool = True
     null_score_diff_threshold: float | None = None
     scoring: Scoring = "auto"
 
@@ -53,6 +59,7 @@ class AnswerExamples:
     length: the longest window, special tokens included. token_types: segments that the model tells apart.
     targets: int64 (G, 2), the first and last + 1 character of each answer, -1 for none; None where nothing is known.
         A window that lacks a part of the answer points to its first position.
+    learn: these are training data, for which settings.training_windows holds.
 
     owner: int64 (n,), the question of each window; windows of a question stand together, in order.
     first, size: int64 (n,), the part of the document in each window: tokens, counted over all documents.
@@ -68,6 +75,7 @@ class AnswerExamples:
         settings: Answering | None = None,
         token_types: int = 2,
         targets: NDArray | None = None,
+        learn: bool = False,
     ) -> None:
         if tokenizer.kmer:
             raise UsageError("overlapping k-mers are not one to a character", do="answer with a char tokenizer")
@@ -87,7 +95,11 @@ class AnswerExamples:
         long = np.diff(question_offsets)[question]  # (G,)
         kept = np.minimum(long, min(self.settings.max_question_length, most))
         self.truncated = int((kept < long).sum())
-        self._cut(offsets, length - template.num_special - kept)
+        room = length - template.num_special - kept
+        if learn and targets is not None and self.settings.training_windows == "answer":
+            self._cut_around(targets, offsets, room)
+        else:
+            self._cut(offsets, room)
         self._lay_out(template, question_ids, question_offsets[question], kept, ids)
         self.sequence_labels = self._labels(targets)
 
@@ -145,6 +157,15 @@ class AnswerExamples:
         before = slices(np.zeros_like(counts), counts) * step[self.owner]
         self.first = offsets[self.document][self.owner] + before
         self.size = np.minimum(room[self.owner], tokens[self.owner] - before)
+
+    def _cut_around(self, targets: NDArray, offsets: NDArray[np.int64], room: NDArray[np.int64]) -> None:
+        """One window for each question, with the answer in the middle as far as the document reaches."""
+        begins, tokens = offsets[:-1][self.document], np.diff(offsets)[self.document]  # (G,)
+        first, last = self.tokens_of(targets)
+        middle = np.where(targets[:, 0] >= 0, (first + last) // 2 - begins, 0)
+        self.owner = np.arange(len(room))
+        self.first = begins + np.clip(middle - room // 2, 0, np.maximum(tokens - room, 0))
+        self.size = np.minimum(room, tokens)
 
     def _lay_out(
         self,

@@ -177,7 +177,7 @@ def compare(
             found[-1].forget()
         found.append(Comparison(task, task.kind, count or len(train), dict(truncated), coverage=coverage))
         for seed in seeds:
-            drawn = Split.of(draw(train, count, seed), **make)
+            drawn = Split.of(draw(train, count, seed), learn=True, **make)
             found[-1].truncated["training"] = drawn.encoded.truncated
             for run in _runs(model, task, Splits(drawn, held_out, asked), seed, tuning, baselines, vectors, qanet):
                 found[-1].add(run)

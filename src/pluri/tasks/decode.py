@@ -71,7 +71,8 @@ class Nbest:
 @torch.inference_mode()
 def best_spans(model: Model, batches: Iterator[Batch], examples: AnswerExamples, device: str) -> Nbest:
     """Asks the model. batches: all examples, in order. Keeps the best spans of each question only, never all logits."""
-    kept, longest = examples.settings.n_best_size, examples.settings.max_answer_length
+    settings = examples.settings
+    kept = settings.n_best_size if settings.valid_spans else 1
     count = len(examples.questions)
     tokens = np.zeros((count, kept, 2), np.int64)
     logits = np.full((count, kept, 2), -np.inf, np.float32)
@@ -83,7 +84,9 @@ def best_spans(model: Model, batches: Iterator[Batch], examples: AnswerExamples,
         grid = span_logits(model, batch.to(device))  # (2, N, 1 + K)
         owner = examples.owner[here]
         np.minimum.at(null, owner, grid[:, :, 0].sum(0).cpu().numpy())
-        places, scores = valid_spans(grid[:, :, 1:], kept, longest)
+        document = grid[:, :, 1:]  # (2, N, K)
+        valid = settings.valid_spans
+        places, scores = valid_spans(document, kept, settings.max_answer_length) if valid else likeliest_ends(document)
         found = places.cpu().numpy() + examples.first[here, None, None], scores.cpu().numpy()
         turns = np.arange(len(owner)) - np.searchsorted(owner, owner)  # which of its question's windows of this batch
         for turn in range(int(turns.max()) + 1):
@@ -111,6 +114,15 @@ def valid_spans(grid: Tensor, kept: int, longest: int) -> tuple[Tensor, Tensor]:
     scores = torch.stack([start.gather(1, first), end.gather(1, last)], dim=2)
     possible = best.values.isfinite().unsqueeze(2)
     return torch.stack([first, last], dim=2), scores.masked_fill(~possible, -torch.inf)
+
+
+def likeliest_ends(grid: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest start and the likeliest end of each window, each by itself: the end may come first.
+
+    grid: as in `valid_spans`. Returns (first, last) int64 (N, 1, 2) and their two logits (N, 1, 2).
+    """
+    best = F.pad(grid, (0, max(0, 1 - grid.shape[2])), value=-torch.inf).max(2)  # (2, N)
+    return best.indices.t().unsqueeze(1), best.values.t().unsqueeze(1)
 
 
 def best_threshold(odds: NDArray[np.float64], best: NDArray[np.float64], nothing: NDArray[np.float64]) -> float:

@@ -6,7 +6,7 @@ Legend: B rows, L positions a row, D width, C classes, U units, P labelled posit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,9 +56,11 @@ class Tuning(Adaptation, Answering):
     The settings of answers (`Answering`) are of no effect in other tasks.
 
     epochs: passes over the training data, but at least `min_steps` steps.
-    batch_tokens: by default what makes 100 steps an epoch, within 256 and 2048, and at least 8 sequences.
+    batch_tokens: of a step; by default what makes 100 steps an epoch, within 256 and 2048, and at least 8 sequences.
+    accumulation: the parts in which a step's tokens are computed, one after the other: less memory, the same gradient.
     learning_rate: by default 1e-3 for `modern` below width 768; else 5e-5 there, and more for smaller models; LoRA: 10
         times that.
+    schedule: after the warmup the rate falls linearly to 0, or stays.
     class_weights: "balanced" counts every class alike; or a number for each label.
     dropout: of the body and the head; by default as the model was made.
     validations: how often the model is validated on the way; the best of them is kept.
@@ -67,7 +69,9 @@ class Tuning(Adaptation, Answering):
     epochs: float = Field(default=3, gt=0)
     min_steps: int = Field(default=120, ge=1)
     batch_tokens: int | None = Field(default=None, ge=1)
+    accumulation: int = Field(default=1, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
+    schedule: Literal["linear", "constant"] = "linear"
     optimizer: Literal["muon", "adamw"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
@@ -96,7 +100,8 @@ class Tuning(Adaptation, Answering):
                 "steps": steps,
                 "learning_rate": self.learning_rate or rate,
                 "optimizer": self.optimizer,
-                "schedule": "linear",
+                "accumulation": self.accumulation,
+                "schedule": self.schedule,
                 "warmup": self.warmup,
                 "weight_decay": self.weight_decay,
                 "betas": (0.9, 0.999),
@@ -126,14 +131,13 @@ class Split:
         *,
         settings: Answering | None = None,
         token_types: int = 2,
+        learn: bool = False,
     ) -> "Split":
-        """settings: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
+        """settings, learn: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
         targets = task.targets(records)
         if task.kind == "answer":
-            encoded = AnswerExamples(
-                records, tokenizer, length=length, settings=settings, token_types=token_types, targets=targets
-            )
-            return cls(records, encoded)
+            common: dict[str, Any] = {"length": length, "settings": settings, "token_types": token_types}
+            return cls(records, AnswerExamples(records, tokenizer, targets=targets, learn=learn, **common))
         encoded = TaskExamples(
             records, task, tokenizer, length=length, truncate=truncate, token_types=token_types, targets=targets
         )
@@ -283,8 +287,7 @@ def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> 
     for batch in batches:
         if task.kind == "tag":
             at = labelled_positions(batch).to(device)  # (P,)
-            hidden = model.hidden(batch.to(device)).flatten(0, 1)  # (B * L, D)
-            logits = model.heads["tag"](hidden[at])  # (P, C)
+            logits = model.heads["tag"](model.hidden(batch.to(device), at))  # (P, C)
         else:
             logits = model(batch.to(device), "classify")  # (N, C)
         yield logits.float()

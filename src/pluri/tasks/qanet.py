@@ -92,7 +92,7 @@ def answered_by_qanet(
     """
     lexicon = Lexicon.of(*([text for r in records for text in r.units] for records in (train, [*validation, *test])))
     learnt, held_out, asked = (
-        Split.of(records, task, lexicon.tokenizer, length, False, settings=tuning)
+        Split.of(records, task, lexicon.tokenizer, length, False, settings=tuning, learn=records is train)
         for records in (train, validation, test)
     )
     model = QANet(lexicon.vectors, lexicon.characters, blocks=blocks, max_length=length, seed=seed)

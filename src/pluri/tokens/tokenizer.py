@@ -61,6 +61,14 @@ class Tokenizer:
         self.special_ids: NDArray[np.int64] = np.array(sorted(special), np.int64)
 
     @cached_property
+    def sentinel_ids(self) -> NDArray[np.int32]:
+        """The ids of <extra_id_0>, <extra_id_1> ..., as T5 calls them; empty if there are none."""
+        ids: list[int] = []
+        while (index := self.raw.token_to_id(f"<extra_id_{len(ids)}>")) is not None:
+            ids.append(index)
+        return np.array(ids, np.int32)
+
+    @cached_property
     def continues_word(self) -> NDArray[np.bool_]:
         """bool [vocab_size]: whether a piece goes on with the word of the piece before it (see tokens/words.py)."""
         return continuing(self._definition, self.raw.get_vocab(), self.vocab_size, self.special_ids)

@@ -49,6 +49,7 @@ def train_tokenizer(
     vocab_size: int = 8000,
     lowercase: bool = False,
     k: int = 6,
+    sentinels: int = 0,
     text_column: str = "text",
 ) -> Tokenizer:
     """Trains a tokenizer on files, folders, globs or URLs (see sequences.expand).
@@ -59,17 +60,20 @@ def train_tokenizer(
     vocab_size: the most tokens, special ones included. The vocabulary may be smaller if the text has no more to give.
     lowercase: fold case (k-mers are always upper case). Accents are kept.
     k: letters of a k-mer, 1 to 12.
+    sentinels: tokens <extra_id_0>, <extra_id_1> ... for spans that a decoder explains (T5 has 100), among vocab_size.
     The same text gives the same tokenizer; only unigram's scores depend on the order in which its threads add up.
     Text is composed to Unicode NFC. bpe, unigram and wordpiece read any run of blanks as one space.
     UsageError: a vocabulary too small for the kind. DataError: a file cannot be read, or there is no text.
     """
     if kind not in get_args(Kind):
         raise UsageError(f"unknown kind of tokenizer {kind!r}", do=f"one of {', '.join(get_args(Kind))}")
-    smallest = {"byte_bpe": len(_SPECIALS) + 256, "gpt2": 1 + 256}.get(kind, len(_SPECIALS) + 1)
+    smallest = len(_SPECIALS) + sentinels + (256 if kind == "byte_bpe" else 1)
+    smallest = 1 + 256 if kind == "gpt2" else smallest
     if vocab_size < smallest:
         raise UsageError(f"vocab_size {vocab_size} is too small for {kind}", do=f"at least {smallest}")
     if kind == "kmer" and not 1 <= k <= 12:
         raise UsageError(f"k-mers of {k} letters", do="k from 1 to 12")
+    vocab_size -= sentinels
     files = expand(sources)
     texts = _sample(files, text_column, UNIGRAM_SAMPLE if kind == "unigram" else SAMPLE)
     if not any(text.strip() for text in texts):
@@ -78,6 +82,7 @@ def train_tokenizer(
     if kind == "gpt2":
         raw.post_processor = processors.TemplateProcessing(single=f"{_END} $A", special_tokens=[(_END, 0)])
         return Tokenizer(json.loads(raw.to_str()), _CAUSAL_CONFIG)
+    raw.add_special_tokens([f"<extra_id_{i}>" for i in range(sentinels)])
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

@@ -25,7 +25,7 @@ from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
 from pluri.errors import TrainingError
 from pluri.losses import Loss
 from pluri.models.config import train_flops
-from pluri.models.heads import Model
+from pluri.models.heads import Model, positions_read
 from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate
 from pluri.training.config import TrainingConfig
 from pluri.training.depth import learning_rate_factors
@@ -223,7 +223,8 @@ class _Run:
         done.losses.append(value)
         done.reads.append(done.tokens)
         predicted = num_labels if {"masked", "next"} & set(self.model.heads) else 0  # theirs is the large output layer
-        flops = train_flops(self.model.config, tokens, predicted, int((batch.lengths**2).sum()))
+        read = positions_read(self.model.config, batch)
+        flops = train_flops(self.model.config, tokens, predicted, read, int((batch.lengths**2).sum()))
         return {
             "step": done.step,
             "tokens": done.tokens,
