@@ -31,6 +31,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "embedding of the neighbours, from chance": {"model": {"context": 2}, "spectral_start": False},
     "embedding of the neighbours, from counts": {"model": {"context": 2}},
+    "the preset `modern`, as EuroBERT": {"model": {"qk_norm": False, "embedding_norm": False, "token_types": 0}},
+    "queries and keys as they are": {"model": {"qk_norm": False}},
     "AdamW, 3e-3": {"training": {"optimizer": "adamw"}},
     "AdamW, 1e-3": {"training": {"optimizer": "adamw", "learning_rate": 1e-3}},
     "learning rate 1.5e-3": {"training": {"learning_rate": 1.5e-3}},

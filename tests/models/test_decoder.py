@@ -105,7 +105,7 @@ def test_gpt2_has_the_published_number_of_parameters():
     [
         ("gpt2", True, "masked", "gpt2 has no masked head; a causal model predicts the next token"),
         ("modern", True, "masked", "llama has no masked head"),
-        ("modern", False, "next", "eurobert has no next head; only a causal model"),
+        ("modern", False, "next", "eurobert has no next head; only a decoder predicts"),
         ("bert", False, "next", "bert has no next head"),
         ("gpt2", True, "answer", "gpt2 has no answer head"),
     ],

@@ -35,6 +35,16 @@ def test_modern_blocks_begin_as_the_identity(make_batch):
     assert model.state_dict()["body.blocks.0.attention.qkv.weight"].any()
 
 
+def test_tokens_begin_with_a_part_in_common_where_nothing_else_is_common():
+    shares = {}
+    for family, types in (("modern", 0), ("modern", 2), ("modernbert", 0)):
+        model = Model(preset(family, "tiny", vocab_size=1000, token_types=types))
+        tokens = model.body.embeddings.tokens.weight
+        shares[family, types] = float(tokens.mean(0).square().mean() / tokens.square().mean())
+    assert 0.3 < shares["modern", 0] < 0.7
+    assert max(shares["modern", 2], shares["modernbert", 0]) < 0.01
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_and_gradients(family, make_model, make_batch):
     heads = some_heads(family)

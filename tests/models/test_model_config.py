@@ -6,7 +6,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from pluri.errors import UsageError
-from pluri.models.config import Family, ModelConfig, preset, train_flops
+from pluri.models.config import Family, ModelConfig, departures, preset, train_flops
 from pluri.models.heads import Model
 
 # Millions of parameters with pooling and masked head: Turc et al. (2019), table 1; Lan et al. (2020), table 1.
@@ -75,3 +75,21 @@ def test_flops_are_those_that_torch_counts(family, make_model, make_batch):
     attention = train_flops(model.config, 0, 0, 0, 2 * 64**2)
     scores_and_mix = 2 * model.config.num_layers * (2 * 64 * 64 * model.config.hidden_size) * len([64, 64])
     assert attention == 3 * scores_and_mix
+
+
+@pytest.mark.parametrize(
+    ("changes", "family", "apart"),
+    [
+        ({}, "eurobert", {}),
+        ({"num_layers": 3, "dropout": 0.1, "activation": "gelu", "pooling": "first", "tied": False}, "eurobert", {}),
+        ({"causal": True}, "llama", {}),
+        ({"qk_norm": True, "context": 2}, "modern", {"qk_norm": True, "context": 2}),
+        ({"causal": True, "pooling": "first"}, "modern", {"pooling": "first"}),
+        ({"decoder_layers": 2}, "modern", {"decoder_layers": 2}),
+        ({"embedding_size": 64}, "modern", {"embedding_size": 64}),
+    ],
+)
+def test_the_preset_modern_is_published_unless_a_field_departs(changes, family, apart):
+    config = preset("modern", "tiny", vocab_size=100, **changes)
+    assert config.family == family
+    assert departures(config) == apart

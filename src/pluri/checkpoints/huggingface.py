@@ -73,13 +73,7 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family in (
-        "modernbert",
-        "eurobert",
-        "llama",
-        "gpt2",
-        "bart",
-    ):  # with defaults that may be beyond a vocabulary
+    if model.config.family in ("modernbert", "eurobert", "llama", "gpt2", "bart"):  # defaults beyond small vocabularies
         described |= {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}
     if model.config.family == "modernbert":
         described |= {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id}

@@ -67,6 +67,7 @@ _LLAMA_LIKE: dict[str, Any] = {
     "token_dropout": None,
     "window": None,
     "shared_layers": False,
+    "decoder_layers": 0,
 }
 # What makes a family: these fields cannot be overridden, or its folders would not open elsewhere.
 FIXED: dict[str, dict[str, Any]] = {

@@ -279,6 +279,10 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             if config.pre_norm and isinstance(module, nn.Linear) and name.startswith("body."):
                 std = 0.0 if name.endswith((".out", ".down")) else 1 / math.sqrt(module.in_features)
             module.weight.normal_(0.0, std, generator=generator)
+            if name == "body.embeddings.tokens" and config.norm == "rms" and not config.token_types:
+                # To attend to a distance, whatever stands there, takes a part that all tokens share: elsewhere segments
+                # or biases are that. A tied softmax does not see it. docs/log.md has what it is worth.
+                module.weight += torch.empty(config.embedding_width).normal_(0.0, std, generator=generator)
         elif isinstance(module, nn.LayerNorm | RMSNorm) and module.weight is not None:
             module.weight.fill_(1.0)
         elif isinstance(module, StoredFrequencies):
