@@ -16,15 +16,16 @@ from pluri.tokens.ragged import offsets_of
 from pluri.training.trainer import counts
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("block", [1, 7 * 11, 10**6])
-def test_equal_to_torch_in_value_and_gradient(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_to_torch_in_value_and_gradient(block: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_BLOCK_ELEMENTS", block)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(s, generator=generator, dtype=torch.float32) for s in ((23, 5), (11, 5), (11,)))
     labels = torch.randint(0, 11, (23,), generator=generator)
-    inputs = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
-    expected_inputs = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
-    value = blocked_cross_entropy(inputs[0], inputs[1], inputs[2], labels, 40)
+    given = (hidden, weight, bias) if biased else (hidden, weight)
+    inputs, expected_inputs = ([t.clone().requires_grad_() for t in given] for _ in range(2))
+    value = blocked_cross_entropy(inputs[0], inputs[1], inputs[2] if biased else None, labels, 40)
     expected = F.cross_entropy(F.linear(*expected_inputs), labels, reduction="sum") / 40
     (3 * value).backward()
     (3 * expected).backward()

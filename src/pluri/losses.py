@@ -21,24 +21,24 @@ _BLOCK_ELEMENTS = 4_000_000  # logits held at once: 16 MB in fp32, small enough 
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of `hidden @ weight.T + bias`, never holding more than a block of the logits.
+    """Summed cross-entropy of `hidden @ weight.T + bias` (if any), never holding more than a block of the logits.
 
     The gradient of a softmax is known as soon as its value is, so the forward pass computes both, block after block,
     and the backward pass only scales: P x V logits are neither stored nor computed twice.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float) -> Tensor:
         wants_gradient = any(ctx.needs_input_grad[:3])
         rows = max(1, _BLOCK_ELEMENTS // weight.shape[0])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight)
-            grad_bias = torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
+        grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
         for start in range(0, len(labels), rows):
             block, target = hidden[start : start + rows], labels[start : start + rows].unsqueeze(1)
-            logits = torch.addmm(bias, block, weight.t()).float()  # (rows, V)
+            logits = F.linear(block, weight, bias).float()  # (rows, V)
             # log-sum-exp is at least the largest logit, so that exp below cannot overflow
             logits -= logits.logsumexp(dim=1, keepdim=True)
             total -= logits.gather(1, target).sum()
@@ -47,25 +47,27 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             probabilities = logits.exp_()
             probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
             probabilities *= scale
-            grad_bias += probabilities.sum(dim=0)
+            if grad_bias is not None:
+                grad_bias += probabilities.sum(dim=0)
             gradient = probabilities.to(hidden.dtype)
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)
         if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight, grad_bias.to(bias.dtype))
+            ctx.save_for_backward(grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(weight.dtype))
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         (factor,) = upstream
-        return grad_hidden * factor, grad_weight * factor, grad_bias * factor, None, None
+        grad_bias = None if grad_bias is None else grad_bias * factor
+        return grad_hidden * factor, grad_weight * factor, grad_bias, None, None
 
 
-def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, count: int) -> Tensor:
+def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, count: int) -> Tensor:
     """Sum of the cross-entropies of P predictions, divided by `count`.
 
-    hidden: (P, E). weight: (V, E). bias: (V,). labels: int64 (P,), each in [0, V).
+    hidden: (P, E). weight: (V, E). bias: (V,) or None. labels: int64 (P,), each in [0, V).
     """
     return _BlockedCrossEntropy.apply(hidden, weight, bias, labels, 1.0 / max(count, 1))  # type: ignore[no-any-return]
 
@@ -73,14 +75,16 @@ def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, labels: 
 def pretraining_loss(
     model: Model, batch: Batch, num_labels: int, num_sequences: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Masked-token loss plus sentence-pair loss, whichever the batch has labels for (BERT, section 3.1)."""
+    """Loss of the masked tokens, in a causal model of the next ones, plus that of sentence pairs: whichever the batch
+    has labels for (BERT, section 3.1).
+    """
     hidden = model.hidden(batch)  # (B, L, D)
     parts: dict[str, Tensor] = {}
     if batch.labels is not None:
-        where = batch.predicted
-        features = model.heads["masked"](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
+        where, head = batch.predicted, "next" if model.config.causal else "masked"
+        features = model.heads[head](hidden.flatten(0, 1).index_select(0, where))  # (P, E)
         labels = batch.labels.reshape(-1).index_select(0, where)
-        parts["masked_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
+        parts[f"{head}_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
     if batch.sequence_labels is not None:
         parts["pair_loss"] = _cross_entropy(model.outputs("pair", hidden, batch), batch.sequence_labels, num_sequences)
     return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}

@@ -159,7 +159,7 @@ def test_every_kind_of_damage_is_one_line(tmp_path: Path, tokenizer: Tokenizer):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is unknown"),
+        ({"model_type": "gptj"}, "model_type 'gptj' is unknown"),
         ({"hidden_size": 33}, "hidden_size 33 is not divisible by num_heads 2"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"hidden_act": "swish9"}, "activation"),

@@ -49,7 +49,8 @@ SUFFIXES |= {
     for name in OTHER_FAMILIES
 }
 SUFFIXES["Esm"].remove("ForQuestionAnswering")  # transformers has none
-WITHOUT_POOLER = ("DistilBert", "Electra", "ModernBert")
+SUFFIXES["GPT2"] = ["Model", "LMHeadModel"]
+WITHOUT_POOLER = ("DistilBert", "Electra", "ModernBert", "GPT2")
 # What a family calls the options above; None where it has no such option.
 NAMES: dict[str, dict[str, str | None]] = {
     "DistilBert": {
@@ -58,6 +59,11 @@ NAMES: dict[str, dict[str, str | None]] = {
     },
     "Esm": {"hidden_act": None, "type_vocab_size": None},
     "ModernBert": {"hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps", "type_vocab_size": None},
+    "GPT2": {
+        "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+        "intermediate_size": "n_inner", "hidden_act": "activation_function", "layer_norm_eps": "layer_norm_epsilon",
+        "max_position_embeddings": "n_positions", "type_vocab_size": None,
+    },
 }  # fmt: skip
 MORE: dict[str, list[dict[str, Any]]] = {
     "Albert": [{"embedding_size": 8}, {"embedding_size": 16}, {"embedding_size": 32}],
@@ -87,12 +93,14 @@ MORE: dict[str, list[dict[str, Any]]] = {
         {"pad_token_id": 0, "local_attention": 2},
     ],
 }
+MORE["GPT2"] = [{"pad_token_id": 0}] * 3  # as the toy tokenizer says
 TOKENS = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")  # the toy tokenizer has its own
 # Keys of config.json that say nothing of what a model computes, or that only training reads.
 UNTOLD = ("mask_token_id", "_name_or_path", "dtype", "architectures", "problem_type", "transformers_version", *TOKENS)
 HEADS: dict[str, dict[str, int]] = {
     "ForPreTraining": {"masked": V, "pair": 2},
     "ForMaskedLM": {"masked": V},
+    "LMHeadModel": {"next": V},
     "ForNextSentencePrediction": {"pair": 2},
     "ForSequenceClassification": {"classify": CLASSES},
     "ForTokenClassification": {"tag": CLASSES},
@@ -140,7 +148,7 @@ def sequence_states(model: Model, batch: Batch) -> dict[str, list[Tensor]]:
         out = model.outputs(head, states[-1], batch, at=every)
         if head in ("tag", "answer"):
             out = out.flatten(0, 1)
-        found[head] = [out[w] for w in where] if head in ("masked", "tag", "answer") else list(out)
+        found[head] = [out[w] for w in where] if head in ("masked", "next", "tag", "answer") else list(out)
     return found
 
 
@@ -149,7 +157,8 @@ def published_states(model: Any, batch: Batch) -> dict[str, list[Tensor]]:
     names = {"pooler_output": "pool", "prediction_logits": "masked"}
     names |= {"seq_relationship_logits": "pair", "sop_logits": "pair"}
     kind = type(model).__name__
-    for end, head in (("MaskedLM", "masked"), ("SequenceClassification", "classify"), ("TokenClassification", "tag")):
+    ends = {"MaskedLM": "masked", "LMHeadModel": "next", "SequenceClassification": "classify"}
+    for end, head in (ends | {"TokenClassification": "tag"}).items():
         if kind.endswith(end):
             names["logits"] = head
     if kind.endswith("NextSentencePrediction"):
@@ -167,7 +176,8 @@ def published_states(model: Any, batch: Batch) -> dict[str, list[Tensor]]:
 
 def inputs_of(model: Any, batch: Batch) -> dict[str, Tensor]:
     given = {"input_ids": batch.input_ids, "attention_mask": (batch.sequence_ids > 0).long()}
-    if "token_type_ids" in inspect.signature(model.forward).parameters:
+    typed = model.config.model_type != "gpt2"  # which would add embeddings of tokens
+    if typed and "token_type_ids" in inspect.signature(model.forward).parameters:
         given["token_type_ids"] = batch.token_type_ids
     return given
 
@@ -238,7 +248,7 @@ def test_pluri_to_published(name: str, suffix: str, tmp_path: Path, tokenizer: T
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
     labels = ["a", "b", "c"] if "Classification" in suffix else None
     save_model(tmp_path, ours, tokenizer, labels=labels)
-    auto = {"ForPreTraining": "AutoModelForPreTraining", "Model": "AutoModel"}
+    auto = {"ForPreTraining": "AutoModelForPreTraining", "Model": "AutoModel", "LMHeadModel": "AutoModelForCausalLM"}
     opener = getattr(transformers, auto.get(suffix, f"Auto{'Model' if 'For' in suffix else ''}{suffix}"))
     theirs, report = opener.from_pretrained(tmp_path, output_loading_info=True)
     assert type(theirs).__name__ == name + suffix
@@ -250,7 +260,7 @@ def test_pluri_to_published(name: str, suffix: str, tmp_path: Path, tokenizer: T
     assert transformers.AutoTokenizer.from_pretrained(tmp_path).mask_token_id == tokenizer.mask_id
 
 
-@pytest.mark.parametrize("name", SUFFIXES)
+@pytest.mark.parametrize("name", [name for name in SUFFIXES if name != "GPT2"])
 @torch.no_grad()
 def test_losses_are_the_published_losses(name: str, tmp_path: Path, tokenizer: Tokenizer):
     suffix = "ForPreTraining" if name in ("Bert", "Albert") else "ForMaskedLM"

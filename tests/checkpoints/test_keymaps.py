@@ -27,6 +27,7 @@ HEADS = {
     "electra": ALL,
     "esm": [*ALL, {"pool": 32}],
     "modernbert": ALL,
+    "gpt2": [{"next": 50}, {}],
     "modern": [{"masked": 50, "pair": 2, "classify": 3, "tag": 4}],
 }
 

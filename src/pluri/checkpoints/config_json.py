@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pluri.checkpoints.config_keys import DEFAULTS, KEYS, ONLY, special_fields, special_keys
+from pluri.checkpoints.config_keys import DEFAULTS, KEYS, LENGTH, ONLY, special_fields, special_keys
 from pluri.checkpoints.hub import local_folder
 from pluri.errors import CheckpointError, UsageError
 from pluri.models.config import FIXED, ROBERTA_LIKE, ModelConfig
@@ -19,7 +19,8 @@ Problem = Literal["single_label_classification", "regression"]
 CONFIG = "config.json"
 _OWN = "pluri"  # the model_type of the family `modern`, whose keys are the fields of ModelConfig
 _TASK = "pluri_task"  # what the heads do not tell, and transformers leaves alone
-_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base")  # older folders lack them
+# older folders lack them
+_ADDED = ("embedding_norm", "token_dropout", "window", "global_every", "local_rotary_base", "causal")
 
 _PREFIX = {
     "bert": "Bert",
@@ -31,10 +32,12 @@ _PREFIX = {
     "electra": "Electra",
     "esm": "Esm",
     "modernbert": "ModernBert",
+    "gpt2": "GPT2",
 }
 _ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "ForPreTraining": ("masked", "pair"),
     "ForMaskedLM": ("masked",),
+    "LMHeadModel": ("next",),
     "ForNextSentencePrediction": ("pair",),
     "ForSequenceClassification": ("classify",),
     "ForTokenClassification": ("tag",),
@@ -72,7 +75,7 @@ def architecture(model: Model) -> str:
     raise UsageError(
         f"no published {family} has the heads {', '.join(model.num_classes)}",
         where="model",
-        do="keep masked, masked and pair, pair, classify, tag, or answer",
+        do="keep masked, masked and pair, next, pair, classify, tag, or answer",
     )
 
 
@@ -91,7 +94,7 @@ def describe(
     else:
         values["model_type"] = config.family
         values |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
-        values["max_position_embeddings"] = config.max_length + config.position_offset
+        values[LENGTH[config.family]] = config.max_length + config.position_offset
         values |= {"tie_word_embeddings": True} | special_keys(config)
     values["dtype"] = str(dtype).removeprefix("torch.")
     classes = [n for head, n in model.num_classes.items() if head in ("classify", "tag")]
@@ -145,12 +148,12 @@ def _published(values: dict[str, Any]) -> FolderConfig:
     plain = {ours: values[theirs] for ours, theirs in KEYS[family].items() if ours not in special}
     fields = FIXED[family] | plain | special | {"family": family}
     offset = fields["pad_id"] + 1 if family in ROBERTA_LIKE else 0
-    config = ModelConfig.parse(fields | {"max_length": values["max_position_embeddings"] - offset})
+    config = ModelConfig.parse(fields | {"max_length": values[LENGTH[family]] - offset})
     name = str((values.get("architectures") or [""])[0])
     members = _ARCHITECTURES.get(name.removeprefix(_PREFIX[family]), ())
     if "pair" in members and "pair" in LACKS.get(family, ()):
         members = ()  # ELECTRA's pretraining class tells replaced tokens: a head that nobody fine-tunes
-    sizes = {"masked": config.vocab_size, "pair": 2, "answer": 2}
+    sizes = {"masked": config.vocab_size, "next": config.vocab_size, "pair": 2, "answer": 2}
     heads = {head: sizes.get(head, len(values.get("id2label") or "01")) for head in members}
     return FolderConfig(config, heads, *_labels(values, heads), _task(values, heads))
 

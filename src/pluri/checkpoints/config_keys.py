@@ -61,7 +61,21 @@ KEYS: dict[str, dict[str, str]] = {
         "rotary_base": "global_rope_theta",
         "local_rotary_base": "local_rope_theta",
     },
+    "gpt2": {
+        "vocab_size": "vocab_size",
+        "hidden_size": "n_embd",
+        "num_layers": "n_layer",
+        "num_heads": "n_head",
+        "intermediate_size": "n_inner",
+        "activation": "activation_function",
+        "dropout": "resid_pdrop",
+        "attention_dropout": "attn_pdrop",
+        "initializer_range": "initializer_range",
+        "norm_eps": "layer_norm_epsilon",
+        "pad_id": "pad_token_id",
+    },
 }
+LENGTH = dict.fromkeys(KEYS, "max_position_embeddings") | {"gpt2": "n_positions"}  # how many positions there are
 _BERT_DEFAULTS: dict[str, Any] = {
     "max_position_embeddings": 512,
     "hidden_act": "gelu",
@@ -109,6 +123,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "global_rope_theta": 160_000.0,
         "local_rope_theta": 10_000.0,
     },
+    "gpt2": {
+        "n_positions": 1024,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "resid_pdrop": 0.1,
+        "attn_pdrop": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-5,
+        "pad_token_id": None,
+    },
 }
 _ENCODER: dict[str, Any] = {"tie_word_embeddings": True, "is_decoder": False, "add_cross_attention": False}
 _LEARNED = _ENCODER | {"position_embedding_type": "absolute"}
@@ -120,6 +144,12 @@ ONLY: dict[str, dict[str, Any]] = dict.fromkeys(KEYS, _LEARNED) | {
     "modernbert": _ENCODER
     | {"attention_bias": False, "mlp_bias": False, "norm_bias": False, "classifier_bias": False, "decoder_bias": True}
     | {"classifier_activation": "gelu", "rope_scaling": None},
+    "gpt2": {
+        "tie_word_embeddings": True,
+        "add_cross_attention": False,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+    },
 }
 _REQUIRED_DROPOUT = {"albert": "classifier_dropout_prob", "distilbert": "seq_classif_dropout"}  # null is refused there
 _REQUIRED_DROPOUT |= {"modernbert": "classifier_dropout"}
@@ -139,6 +169,8 @@ def special_fields(family: str, values: dict[str, Any]) -> dict[str, Any]:
         }
     if family == "modernbert":
         return {"pooling": _one_of(_POOLING, "classifier_pooling", values)} | _alternation(values)
+    if family == "gpt2":
+        return {"intermediate_size": values["n_inner"] or 4 * values["n_embd"], "pad_id": values["pad_token_id"] or 0}
     return {}
 
 
@@ -160,6 +192,8 @@ def special_keys(config: ModelConfig) -> dict[str, Any]:
         values |= {"layer_types": kinds, "embedding_dropout": config.dropout}
         values["rope_parameters"] = {kind: {"rope_type": "default", "rope_theta": base} for kind, base in bases.items()}
         values["classifier_pooling"] = "mean" if config.pooling == "mean" else "cls"
+    if config.family == "gpt2":
+        values["embd_pdrop"] = config.dropout
     return values
 
 

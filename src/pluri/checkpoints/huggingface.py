@@ -37,7 +37,7 @@ from pluri.tokens.tokenizer import Tokenizer
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"  # of weights that are spread over several files
 # The tensor that tells whether a folder has a head; of others, out.weight.
-_MARK = {"masked": "bias", "pool": "dense.weight"}
+_MARK = {"masked": "bias", "next": "gain", "pool": "dense.weight"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,15 @@ def save_model(
     """
     folder = Path(folder)
     described = describe(model, labels, problem, dtype, task)
-    if model.config.family == "modernbert":  # whose defaults there are ids beyond a smaller vocabulary
-        described |= {"bos_token_id": tokenizer.cls_id, "cls_token_id": tokenizer.cls_id}
-        described |= {"eos_token_id": tokenizer.sep_id, "sep_token_id": tokenizer.sep_id}
+    if model.config.family in ("modernbert", "gpt2"):  # whose defaults there are ids beyond a smaller vocabulary
+        described |= {"bos_token_id": tokenizer.cls_id, "eos_token_id": tokenizer.sep_id}
+    if model.config.family == "modernbert":
+        described |= {"cls_token_id": tokenizer.cls_id, "sep_token_id": tokenizer.sep_id}
+    if model.config.family == "gpt2":  # whose tokenizer may have no padding
+        described["pad_token_id"] = tokenizer.pad_id
     state = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
     tensors = to_published(model.config, state)
-    if described["architectures"][0].endswith("Model"):
+    if not model.num_classes.keys() - {"pool"}:  # a base model
         tensors = without_prefix(model.config, tensors)
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -146,6 +149,8 @@ def read_model(folder: str | Path, *, heads: Mapping[str, int] | None = None, se
 
 def _stored(model: Model, head: str, described: FolderConfig, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a folder holds a head. classify and tag share names in some families: config.json tells which it is."""
+    if next(model.heads[head].parameters(), None) is None:
+        return True  # the token embedding is all of it
     if head in ("classify", "tag"):
         return described.heads.get(head) == model.num_classes[head]
     (mark,) = published_names(model.config, f"heads.{head}.{_MARK.get(head, 'out.weight')}")
@@ -181,8 +186,7 @@ def _fill(model: Model, tensors: Mapping[str, Tensor], described: FolderConfig, 
     if strange:
         raise CheckpointError(f"{_listed(strange)} is not of a floating dtype", where=where)
     for ours in wanted:
-        expected = state[ours].chunk(len(names[ours]))
-        for theirs, part in zip(names[ours], expected, strict=True):
+        for theirs, part in to_published(config, {ours: state[ours]}).items():
             if tensors[theirs].shape != part.shape:
                 found, made = tuple(tensors[theirs].shape), tuple(part.shape)
                 what = f"{theirs} has the shape {found}, config.json makes it {made}"

@@ -4,6 +4,7 @@ A row is a module here and the modules there: where there are several, their row
 `*` is the number of the layer. `weight`, `bias` and `inv_freq` keep their names.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -171,7 +172,21 @@ TABLES: dict[str, Table] = {
         "heads.answer.pooler.norm": ("head.norm",),
         "heads.answer.out": ("classifier",),
     },
+    "gpt2": {
+        "body.embeddings.tokens": ("transformer.wte",),
+        "body.embeddings.positions": ("transformer.wpe",),
+        "body.blocks.*.attention.qkv": ("transformer.h.*.attn.c_attn",),
+        "body.blocks.*.attention.out": ("transformer.h.*.attn.c_proj",),
+        "body.blocks.*.attention_norm": ("transformer.h.*.ln_1",),
+        "body.blocks.*.ffn.up": ("transformer.h.*.mlp.c_fc",),
+        "body.blocks.*.ffn.down": ("transformer.h.*.mlp.c_proj",),
+        "body.blocks.*.ffn_norm": ("transformer.h.*.ln_2",),
+        "body.norm": ("transformer.ln_f",),
+        "heads.next": ("lm_head",),
+    },
 }
+# Matrices that GPT-2's folders hold with inputs as rows and outputs as columns.
+_TRANSPOSED = (".qkv.weight", ".out.weight", ".up.weight", ".down.weight")
 # Tensors that published folders hold and no model here has.
 _UNUSED: dict[str, tuple[str, ...]] = {
     family: (TABLES[family]["body.embeddings.tokens"][0].rpartition(".")[0] + ".position_ids",) for family in TABLES
@@ -218,17 +233,27 @@ def to_published(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, 
         names = published_names(config, name)
         if _turned(config, name):
             tensor = _reordered(config, tensor, config.head_size // 2, 2)
-        published |= zip(names, tensor.chunk(len(names)), strict=True)
+        parts = tensor.chunk(len(names))
+        published |= zip(names, (_laid(config, name, part) for part in parts), strict=True)
     return published
 
 
 def from_published(config: ModelConfig, names: Iterable[str], published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters `names` of a model out of published tensors, which must all be there: the inverse of the above."""
-    state = {name: torch.cat([published[theirs] for theirs in published_names(config, name)]) for name in names}
+    state = {
+        name: torch.cat([_laid(config, name, published[theirs]) for theirs in published_names(config, name)])
+        for name in names
+    }
     return {
         name: _reordered(config, tensor, 2, config.head_size // 2) if _turned(config, name) else tensor
         for name, tensor in state.items()
     }
+
+
+def _laid(config: ModelConfig, name: str, part: Tensor) -> Tensor:
+    """A part of a parameter with rows and columns as a published folder has them; the same on the way back."""
+    transposed = config.family == "gpt2" and name.startswith("body.blocks.") and name.endswith(_TRANSPOSED)
+    return part.t() if transposed else part
 
 
 def _turned(config: ModelConfig, name: str) -> bool:
@@ -249,8 +274,12 @@ def unused_names(config: ModelConfig) -> set[str]:
     """Every published name that a folder may hold although nobody asks for it: some head's, or a buffer's."""
     table = TABLES.get(config.family, {})
     heads = {(ours, module) for ours, theirs in table.items() if ours.startswith("heads.") for module in theirs}
-    kinds = {"heads.masked": ("bias",)}  # its weight is the token embedding; another one would be an untied layer
+    # their weight is the token embedding; another one would be an untied layer
+    kinds = {"heads.masked": ("bias",), "heads.next": ()}
     names = {f"{module}.{kind}" for ours, module in heads for kind in kinds.get(ours, ("weight", "bias"))}
+    if config.family == "gpt2":  # older folders keep the causal mask, by layer
+        masks = itertools.product(range(config.num_layers), ("bias", "masked_bias"))
+        names |= {f"transformer.h.{layer}.attn.{kind}" for layer, kind in masks}
     return names.union(_UNUSED.get(config.family, ()))
 
 
@@ -273,7 +302,8 @@ def canonical(config: ModelConfig, published: Mapping[str, Tensor]) -> dict[str,
         for pattern, spelling in _SPELLINGS:
             name = pattern.sub(spelling, name)
         tensors[name] = tensor
-    (head,), (embedding,) = table["heads.masked"], table["body.embeddings.tokens"]
+    (head,) = table["heads.next" if "heads.next" in table else "heads.masked"]
+    (embedding,) = table["body.embeddings.tokens"]
     weight, bias = f"{embedding}.weight", f"{head}.bias"
     for copy, tied in ((f"{head}.decoder.weight", weight), (f"{head}.weight", weight), (f"{head}.decoder.bias", bias)):
         if copy in tensors and _same(tensors[copy], tensors.setdefault(tied, tensors[copy])):

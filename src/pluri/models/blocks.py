@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pluri.models.attention import Layout, SelfAttention
+from pluri.models.cache import LayerCache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.linear import StackedLinear
@@ -70,12 +71,12 @@ class Block(nn.Module):
         self.ffn = FeedForward(config)
         self.ffn_norm = build_norm(config, config.hidden_size)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, cache: LayerCache | None = None) -> Tensor:
         """x: (B, L, D) to (B, L, D)."""
         if self.pre_norm:
-            x = x + self._drop(self.attention(self.attention_norm(x), layout))
+            x = x + self._drop(self.attention(self.attention_norm(x), layout, cache))
             return x + self._drop(self.ffn(self.ffn_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, layout)))
+        x = self.attention_norm(x + self._drop(self.attention(x, layout, cache)))
         return self.ffn_norm(x + self._drop(self.ffn(x)))
 
     def _drop(self, x: Tensor) -> Tensor:

@@ -8,7 +8,17 @@ from pluri.config import Config
 from pluri.errors import UsageError
 
 Family = Literal[
-    "bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "esm", "modernbert", "modern"
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "albert",
+    "distilbert",
+    "electra",
+    "esm",
+    "modernbert",
+    "gpt2",
+    "modern",
 ]
 Size = Literal["tiny", "mini", "small", "medium", "base"]
 Activation = Literal["gelu", "gelu_new", "relu", "silu", "relu2"]
@@ -26,7 +36,7 @@ _HEAD_SIZE = 64
 # RoBERTa, and those whose code grew out of it: their heads are alike, and positions count from pad_id + 1.
 ROBERTA_LIKE = ("roberta", "xlm-roberta", "camembert", "esm")
 
-_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False}
+_COMMON: dict[str, Any] = {"norm": "layer", "qk_norm": False, "context": 0, "shared_layers": False, "causal": False}
 _POST_NORM: dict[str, Any] = _COMMON | {
     "pre_norm": False,
     "positions": "learned",
@@ -52,13 +62,16 @@ FIXED: dict[str, dict[str, Any]] = {
     "modernbert": _COMMON
     | {"pre_norm": True, "positions": "rotary", "gated": True, "biases": False, "token_types": 0}
     | {"embedding_norm": True, "token_dropout": None},
+    "gpt2": _COMMON
+    | {"causal": True, "pre_norm": True, "positions": "learned", "gated": False, "biases": True, "token_types": 0}
+    | {"embedding_norm": False, "token_dropout": None, "window": None},
     "modern": {},
 }
 _BERT_DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 _ROBERTA = _BERT_DROPOUT | {"token_types": 1, "norm_eps": 1e-5}
 # What a preset starts from, besides. Devlin et al. (2019); Liu et al. (2019), and after them Conneau et al. (2020) and
 # Martin et al. (2020); Lan et al. (2020), version 2; Sanh et al. (2019); Clark et al. (2020); Lin et al. (2023), ESM-2;
-# Warner et al. (2024), ModernBERT.
+# Warner et al. (2024), ModernBERT; Radford et al. (2019), GPT-2.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT_DROPOUT,
     "roberta": _ROBERTA,
@@ -69,6 +82,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "electra": _BERT_DROPOUT,
     "esm": {"positions": "rotary", "embedding_norm": False, "norm_eps": 1e-5},
     "modernbert": {"norm_eps": 1e-5, "window": 128, "rotary_base": 160_000.0, "classifier_dropout": 0.0},
+    "gpt2": _BERT_DROPOUT | {"activation": "gelu_new", "norm_eps": 1e-5},
     "modern": {
         "norm": "rms",
         "pre_norm": True,
@@ -85,7 +99,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class ModelConfig(Config):
-    """The shape of one Transformer encoder. Token embedding and output layer are always tied."""
+    """The shape of one Transformer, an encoder or a decoder. Token embedding and output layer are always tied."""
 
     family: Family
     vocab_size: PositiveInt
@@ -95,6 +109,7 @@ class ModelConfig(Config):
     intermediate_size: PositiveInt = Field(description="width inside the feed-forward block")
     max_length: PositiveInt = Field(512, description="the longest sequence, special tokens included")
     embedding_size: PositiveInt | None = Field(None, description="width of the token embedding; default: hidden_size")
+    causal: bool = Field(False, description="a position sees itself and those before it, none after: a decoder")
     shared_layers: bool = Field(False, description="one block, applied num_layers times")
     norm: Literal["layer", "rms"] = "layer"
     pre_norm: bool = False
@@ -131,6 +146,8 @@ class ModelConfig(Config):
             raise ValueError(f"pad_id {self.pad_id} is outside the vocabulary of {self.vocab_size}")
         if self.token_dropout is not None and self.token_dropout >= self.vocab_size:
             raise ValueError(f"token_dropout {self.token_dropout} is outside the vocabulary of {self.vocab_size}")
+        if self.causal and self.context:
+            raise ValueError(f"context = {self.context} looks at what comes after, causal = true does not")
         if self.family == "modernbert" and self.window is None:
             raise ValueError("modernbert has a window")
         if self.family not in ("albert", "electra", "modern") and self.embedding_width != self.hidden_size:
@@ -174,7 +191,8 @@ def preset(
     layers, width = _SIZES[size]
     width = overrides.get("hidden_size", width)
     values = {"num_layers": layers, "hidden_size": width, "vocab_size": vocab_size, "max_length": max_length}
-    values |= FIXED[name] | _DEFAULTS[name] | overrides | {"family": name}
+    values |= FIXED[name] | _DEFAULTS[name] | ({"context": 0} if overrides.get("causal") else {})
+    values |= overrides | {"family": name}
     if isinstance(width, int) and width > 0:
         if name == "albert":
             values.setdefault("embedding_size", min(128, width // 2))
@@ -199,7 +217,7 @@ def train_flops(config: ModelConfig, num_tokens: float, num_predicted: float, su
     if embedding != width:
         body += embedding * width
     output = embedding * config.vocab_size
-    if config.family != "modern" or embedding != width:
+    if embedding != width or not (config.causal or config.family == "modern"):
         output += width * embedding
     attention = 12 * config.num_layers * width * sum_of_squared_lengths
     return 6.0 * (body * num_tokens + output * num_predicted) + attention

@@ -29,9 +29,15 @@ LACKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(ROBERTA_LIKE, ("pair",)),
     **dict.fromkeys(("distilbert", "electra", "modernbert"), ("pair", "pool")),
     "esm": ("pair", "answer"),
+    "gpt2": ("pair", "pool", "classify", "tag", "answer"),
     "modern": ("pool",),
 }
-_INSTEAD = {"pair": "pretrain with masked tokens alone, or bert", "pool": "use Model.pooled", "answer": "take another"}
+_INSTEAD = {
+    "pair": "pretrain with masked tokens alone, or bert",
+    "pool": "use Model.pooled",
+    "masked": "a causal model predicts the next token: the head next",
+    "next": "only a causal model predicts the next token: gpt2, or modern with causal = true",
+}
 
 
 class MaskedHead(nn.Module):
@@ -56,6 +62,24 @@ class MaskedHead(nn.Module):
         if self.gain is not None:
             x = x * self.gain
         return x if self.norm is None else self.norm(self.activation(x))
+
+
+class NextHead(nn.Module):
+    """What the output layer of a causal model reads: (P, D) to (P, E). The layer itself is the token embedding (V, E).
+
+    GPT-2's body ends in a norm with gains, and there is nothing between; that of `modern` has none, and gets them here.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        width, embedding = config.hidden_size, config.embedding_width
+        self.dense = nn.Linear(width, embedding, bias=config.biases) if width != embedding else None
+        self.gain = nn.Parameter(torch.ones(embedding)) if config.family == "modern" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dense is not None:
+            x = self.dense(x)
+        return x if self.gain is None else x * self.gain
 
 
 class PoolHead(nn.Module):
@@ -124,6 +148,7 @@ class AnswerHead(nn.Module):
 
 HEADS: dict[str, type[nn.Module]] = {
     "masked": MaskedHead,
+    "next": NextHead,
     "pair": SequenceHead,
     "pool": PoolHead,
     "classify": SequenceHead,
@@ -135,8 +160,8 @@ HEADS: dict[str, type[nn.Module]] = {
 class Model(nn.Module):
     """A Transformer and its heads.
 
-    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n, "answer": 2}; a number
-        to predict (regression) is "classify" with 1.
+    heads: name to number of classes: {"masked": vocab_size, "pair": 2, "classify": n, "tag": n, "answer": 2}, of causal
+        models "next" instead of "masked"; a number to predict (regression) is "classify" with 1.
     seed: of the initial values, which come from their own generator. All parameters are fp32 on the CPU; `.to()` moves.
     new_heads: the heads whose output starts from initial values: all of them here; loading a folder removes its own.
     UsageError if a head is unknown or has an impossible size.
@@ -167,18 +192,19 @@ class Model(nn.Module):
         return torch.segment_reduce(flat.index_select(0, batch.places), "mean", lengths=batch.lengths, axis=0)
 
     @property
-    def decoder(self) -> tuple[Tensor, Tensor]:
-        """The output layer of the masked head: weight (V, E), tied to the token embedding, and bias (V,)."""
-        return self.body.embeddings.tokens.weight, self.heads["masked"].get_parameter("bias")
+    def decoder(self) -> tuple[Tensor, Tensor | None]:
+        """The output layer: weight (V, E), tied to the token embedding, and the bias (V,) of the masked head."""
+        bias = self.heads["masked"].get_parameter("bias") if "masked" in self.heads else None
+        return self.body.embeddings.tokens.weight, bias
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.
 
-        masked: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N, classes).
-        tag: (B, L, labels). answer: (B, L, 2). pool: (N, D).
+        masked, next: (P, V) at the flat positions `at`, by default those that have a label. pair, classify: (N,
+        classes). tag: (B, L, labels). answer: (B, L, 2). pool: (N, D).
         """
         module = self.heads[head]
-        if head == "masked":
+        if head in ("masked", "next"):
             features = module(hidden.flatten(0, 1).index_select(0, batch.predicted if at is None else at))
             return F.linear(features, *self.decoder)
         return module(hidden if head in ("tag", "answer") else self.pooled(hidden, batch))
@@ -189,15 +215,18 @@ class Model(nn.Module):
 
 
 def _check_heads(config: ModelConfig, heads: dict[str, int]) -> None:
-    fixed = {"masked": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
+    fixed = {"masked": config.vocab_size, "next": config.vocab_size, "pair": 2, "pool": config.hidden_size, "answer": 2}
+    lacks = (*LACKS.get(config.family, ()), "masked" if config.causal else "next")
     for name, size in heads.items():
         if name not in HEADS:
             raise UsageError(f"unknown head {name!r}", where="model", do=f"choose of {', '.join(HEADS)}")
         if size < 1 or size != fixed.get(name, size):
             rule = f"{fixed[name]}" if name in fixed else "at least 1"
             raise UsageError(f"the head {name!r} has {rule} outputs, not {size}", where="model")
-        if name in LACKS.get(config.family, ()):
-            raise UsageError(f"{config.family} has no {name} head", where="model", do=_INSTEAD[name])
+        if name in lacks:
+            family = config.family + (" with causal = true" if config.causal and config.family == "modern" else "")
+            do = _INSTEAD.get(name, "take another family")
+            raise UsageError(f"{family} has no {name} head", where="model", do=do)
 
 
 @torch.no_grad()
@@ -219,7 +248,7 @@ def _initialize(model: Model, config: ModelConfig, seed: int) -> None:
             module.reset()
         elif isinstance(module, ContextEmbedding):
             module.table.zero_()
-        elif isinstance(module, MaskedHead) and module.gain is not None:
+        elif isinstance(module, MaskedHead | NextHead) and module.gain is not None:
             module.gain.fill_(1.0)
         bias = getattr(module, "bias", None)
         if isinstance(bias, nn.Parameter):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pluri.batches.batch import Batch
 from pluri.models.attention import layouts
 from pluri.models.blocks import Block
+from pluri.models.cache import Cache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
 from pluri.models.norms import build_norm
@@ -100,7 +101,8 @@ class Embeddings(nn.Module):
 
 
 class Transformer(nn.Module):
-    """An encoder: each position of a packed batch to its hidden state, in view of its own sequence alone.
+    """Each position of a packed batch to its hidden state, in view of its own sequence alone: an encoder, or, if the
+    configuration is causal, a decoder.
 
     Dropout draws from torch's generator, which training sets from (seed, step) before each pass.
     """
@@ -118,17 +120,21 @@ class Transformer(nn.Module):
         self.norm = build_norm(config, config.hidden_size) if config.pre_norm else None
 
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[False] = False) -> Tensor: ...
+    def forward(self, batch: Batch, *, layers: Literal[False] = False, cache: Cache | None = None) -> Tensor: ...
     @overload
-    def forward(self, batch: Batch, *, layers: Literal[True]) -> list[Tensor]: ...
+    def forward(self, batch: Batch, *, layers: Literal[True], cache: Cache | None = None) -> list[Tensor]: ...
 
-    def forward(self, batch: Batch, *, layers: bool = False) -> Tensor | list[Tensor]:
-        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed."""
+    def forward(self, batch: Batch, *, layers: bool = False, cache: Cache | None = None) -> Tensor | list[Tensor]:
+        """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed.
+
+        cache: of a causal model; the batch goes on with the rows that are in it, one sequence a row, and joins them.
+        """
         x = self.embeddings(batch)
-        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq)
+        each = layouts(batch, self.config, None if self.rotary is None else self.rotary.inv_freq, cache)
         states = [x]
         for i, layout in enumerate(each):
-            x = self.blocks[0 if self.config.shared_layers else i](x, layout)
+            block = self.blocks[0 if self.config.shared_layers else i]
+            x = block(x, layout, None if cache is None else cache.layers[i])
             if layers:
                 states.append(x)
         if self.norm is not None:

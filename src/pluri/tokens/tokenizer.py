@@ -20,8 +20,8 @@ from pluri.tokens.words import continuing
 _USUAL_NAMES = {
     "pad": ("[PAD]", "<pad>"),
     "unk": ("[UNK]", "<unk>"),
-    "cls": ("[CLS]", "<s>"),
-    "sep": ("[SEP]", "</s>"),
+    "cls": ("[CLS]", "<s>", "<|endoftext|>"),
+    "sep": ("[SEP]", "</s>", "<|endoftext|>"),
     "mask": ("[MASK]", "<mask>"),
 }
 _STAND_INS = {"cls": "bos", "sep": "eos"}
@@ -33,7 +33,7 @@ class Tokenizer:
     raw: the tokenizers.Tokenizer, with truncation and padding off.
     vocab_size: the highest id + 1.
     pad_id, unk_id, cls_id, sep_id, mask_id: None if the tokenizer has no such token; beginning and end of sequence
-        stand in for cls and sep.
+        stand in for cls and sep. In GPT-2's, <|endoftext|> is both.
     special_ids: int64, every special id, ascending.
     kmer: the k of overlapping k-mers, or None. Such a tokenizer is not one pass of `tokenizers` alone: its library
         cannot make overlapping tokens, so the text is first spelled out as "ACG CGT GTA" (`kmers`). Ids are then
