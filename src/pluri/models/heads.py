@@ -35,7 +35,7 @@ LACKS: dict[str, tuple[str, ...]] = {
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
-    "masked": "a causal model predicts the next token: the head next",
+    "masked": "a causal model predicts the next token: objective.next = true",
     "next": "only a causal model predicts the next token: gpt2, or modern with causal = true",
 }
 

@@ -222,7 +222,7 @@ class _Run:
         done.loss = value
         done.losses.append(value)
         done.reads.append(done.tokens)
-        predicted = num_labels if "masked" in self.model.heads else 0  # the large output layer is the masked one
+        predicted = num_labels if {"masked", "next"} & set(self.model.heads) else 0  # theirs is the large output layer
         flops = train_flops(self.model.config, tokens, predicted, int((batch.lengths**2).sum()))
         return {
             "step": done.step,
@@ -250,7 +250,7 @@ class _Run:
         watched = name or "eval_loss"
         if watched not in metrics:
             return False
-        sign = -1 if watched.endswith("loss") else 1
+        sign = -1 if watched.endswith(("loss", "perplexity", "per_byte")) else 1
         if not done.best or sign * metrics[watched] > sign * done.best[watched]:
             done.best, self.stale = {"step": done.step, **metrics}, 0
             if name:
