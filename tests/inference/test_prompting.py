@@ -1,6 +1,6 @@
 """What a model is asked, and how likely it finds each answer."""
 
-import copy
+import json
 import math
 from typing import Any
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from pluri.checkpoints.huggingface import save_model
 from pluri.errors import CheckpointError, DataError, UsageError
 from pluri.inference.fill import fill_blanks
 from pluri.inference.prompting import Prompter, Query
 from pluri.models.config import preset
 from pluri.models.heads import Model
+from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.training import train_tokenizer
 
 TEXT = "the cat sat on the mat\nthe dog ran to the red house\n" * 9
@@ -99,7 +101,7 @@ class Chain(torch.nn.Module):
         assert head == "next"
         return hidden.flatten(0, 1)[at]
 
-    def score(self, ids: list[int], begin: int) -> float:
+    def score(self, ids: list[Any], begin: int) -> float:
         logs = self.table.log_softmax(-1)
         return sum(float(logs[ids[i - 1], ids[i]]) for i in range(begin, len(ids)))
 
@@ -121,11 +123,68 @@ def test_a_continuation_is_what_the_joint_encoding_has_beyond_the_prompt(tokeniz
     assert scores == pytest.approx([chain.score(ids, begin) for ids in wholes], abs=1e-4)
 
 
-def test_an_empty_prompt_needs_a_token_to_begin_with(tokenizers):
-    tokenizer = copy.copy(tokenizers["byte_bpe"])
-    prompter = Prompter(Chain(tokenizer), tokenizer)  # type: ignore[bad-argument-type]
-    if tokenizer.cls_id is not None:
-        assert np.isfinite(prompter.scores(prompter.encode([Query("", ("the", "dog"))]))[0]).all()
-        tokenizer.cls_id = None
+def test_an_empty_prompt_begins_a_document(tokenizers, tmp_path):
+    tokenizers["byte_bpe"].save(tmp_path)
+    definition = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition | {"post_processor": None}), encoding="utf-8")
+    tokenizer = Tokenizer.load(tmp_path)  # puts nothing before a text, as GPT-2's
+    chain = Chain(tokenizer)
+    prompter = Prompter(chain, tokenizer)  # type: ignore[bad-argument-type]
+    empty, some = prompter.scores(prompter.encode([Query("", ("the", "dog")), Query("the", (" cat", " dog"))]))
+    the, the_cat = (tokenizer.encode_batch([text])[0].ids for text in ("the", "the cat"))
+    assert empty[0] == pytest.approx(chain.score([tokenizer.cls_id, *the], 1), abs=1e-4)
+    assert some[0] == pytest.approx(chain.score(the_cat, len(the)), abs=1e-4)
+    tokenizer.cls_id = None
     with pytest.raises(UsageError, match="an empty prompt"):
         prompter.encode([Query("", ("the", "dog"))])
+    with pytest.raises(DataError, match="the choice '' has no token"):
+        prompter.encode([Query("the", ("", " dog"))])
+
+
+@pytest.fixture(scope="module")
+def causal(tokenizers):
+    tokenizer = tokenizers["byte_bpe"]
+    config = preset("gpt2", "tiny", vocab_size=tokenizer.vocab_size, max_length=128, hidden_size=32, num_heads=2)
+    config = config.model_copy(update={"initializer_range": 0.3})
+    return Model(config, {"next": tokenizer.vocab_size}, seed=3), tokenizer
+
+
+def test_likelihoods_are_those_of_transformers(causal, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model, tokenizer = causal
+    save_model(tmp_path, model, tokenizer)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    queries = [Query("the cat", (" sat", " ran to the"), "."), Query("the red", (" dog sat", " mat"))]
+    prompter = Prompter(model, tokenizer)
+    for query, scores in zip(queries, prompter.scores(prompter.encode(queries)), strict=True):
+        begin = 1 + len(tokenizer.encode_batch([query.before])[0].ids)
+        for said, score in zip(query.choices, scores, strict=True):
+            ids = torch.tensor([tokenizer.cls_id, *tokenizer.encode_batch([query.before + said + query.after])[0].ids])
+            with torch.no_grad():
+                logs = theirs(ids[None]).logits[0].log_softmax(-1)
+            expected = sum(float(logs[i - 1, ids[i]]) for i in range(begin, len(ids)))
+            assert score == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_common_beginning_is_read_once(causal, monkeypatch: pytest.MonkeyPatch):
+    model, tokenizer = causal
+    prompter = Prompter(model, tokenizer)
+    shots = "the cat sat on the mat. the dog ran to the red house. " * 3
+    queries = [Query(shots + "the " * n, ("cat", "red dog", "house"), " ran") for n in range(1, 33)]
+    encoded = prompter.encode(queries)
+    read: list[int] = []
+    hook = model.body.embeddings.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].num_tokens))
+    once = np.stack(prompter.scores(encoded))
+    tokens_once = sum(read)
+    monkeypatch.setattr("pluri.inference.prompting._SAVED", 2**60)
+    each = np.stack(prompter.scores(encoded))
+    hook.remove()
+    np.testing.assert_allclose(once, each, atol=1e-4)
+    shared = len(tokenizer.encode_batch([shots + "the"])[0].ids)  # and what begins a text, but not what is read last
+    assert sum(read) - 2 * tokens_once == shared * (3 * len(queries) - 1)
+
+
+def test_a_prompt_may_stand_without_choices(causal):
+    model, tokenizer = causal
+    (encoded,) = Prompter(model, tokenizer).encode([Query("the cat", ())])
+    assert encoded.longest == 1 + len(tokenizer.encode_batch(["the cat"])[0].ids)

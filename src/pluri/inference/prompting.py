@@ -9,7 +9,7 @@ Legend: n passes, P read positions, C choices, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,22 +17,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pluri.batches.batch import Batch
 from pluri.batches.example import Examples
-from pluri.batches.packing import pack
+from pluri.batches.packing import MULTIPLE, pack
 from pluri.errors import CheckpointError, DataError, UsageError
+from pluri.models.cache import Cache
 from pluri.models.heads import Model
 from pluri.runtime import keep_freed_memory, pick_device
 from pluri.tokens.ragged import offsets_of
+from pluri.tokens.template import before_text
 from pluri.tokens.tokenizer import Tokenizer
 
 Ids = NDArray[np.int64]
 
 _BATCH_TOKENS = 4096
 _LOGITS = 16_000_000  # held at once: 64 MB in fp32
+_CACHED = 100_000_000  # keys and values held at once: 400 MB in fp32
+_SHORTEST_PREFIX, _SAVED = 32, 1024  # tokens of a beginning that is worth computing once, and tokens saved by it
 
 
 class Query(NamedTuple):
-    """A prompt and the answers to choose from. before, after: the text around an answer."""
+    """A prompt and the answers to choose from, or none of these. before, after: the text around an answer."""
 
     before: str
     choices: Sequence[str]
@@ -45,6 +50,14 @@ class Pass(NamedTuple):
     ids: Ids
     at: Ids
     targets: Ids
+
+
+class Read(NamedTuple):
+    """Of each read position (P,): its pass, the log-probability of its target, and whether that is the likeliest."""
+
+    owner: Ids
+    values: NDArray[np.float64]
+    best: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,7 @@ class Prompter:
         if self.head == "masked" and tokenizer.mask_id is None:
             raise UsageError("this tokenizer has no mask token", where="tokenizer", do="use one made for masked tokens")
         keep_freed_memory()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.before = tokenizer, before_text(tokenizer)
         self.model = model.to(pick_device()).eval().requires_grad_(False)
 
     def encode(self, queries: Sequence[Query]) -> list[Encoded]:
@@ -94,23 +107,28 @@ class Prompter:
         are scored with it, of every choice alike.
         """
         texts = [text for q in queries for text in (q.before, *(q.before + said + q.after for said in q.choices))]
-        tokens = iter(self._ids(texts))
+        tokens = (encoding.ids for encoding in self.tokenizer.encode_batch(texts))
         found = []
         for query in queries:
-            prompt, *wholes = (next(tokens) for _ in range(1 + len(query.choices)))
-            begin = min(_shared(prompt, whole) for whole in wholes)
-            found.append(Encoded([[continuation(whole, begin)] for whole in wholes]))
+            own = [next(tokens) for _ in range(1 + len(query.choices))]
+            prompt, *wholes = (np.array([*self._start(own[0]), *ids], np.int64) for ids in own)
+            begin = min((_shared(prompt, whole) for whole in wholes), default=0)
+            for said, whole in zip(query.choices, wholes, strict=True):
+                if len(whole) == begin:
+                    raise _silent(said)
+            passes = [[continuation(whole, begin)] for whole in wholes]
+            found.append(Encoded(passes or [[Pass(prompt, prompt[:0], prompt[:0])]]))
         return found
 
-    def _ids(self, texts: Sequence[str]) -> Iterator[Ids]:
-        """As the model meets texts: after the token that begins one."""
-        start = [] if self.tokenizer.cls_id is None else [self.tokenizer.cls_id]
-        for encoding in self.tokenizer.encode_batch(texts):
-            yield np.array(start + encoding.ids, np.int64)
+    def _start(self, prompt: Sequence[int]) -> list[int]:
+        """What stands before a prompt: what the tokenizer itself puts there; an empty one begins a document."""
+        if prompt or self.tokenizer.cls_id is None:
+            return self.before
+        return self.before or [self.tokenizer.cls_id]
 
     def _blanks(self, queries: Sequence[Query]) -> list[Encoded]:
         tokenizer = self.tokenizer
-        before = np.array([i for i in (tokenizer.cls_id,) if i is not None], np.int64)
+        before = np.array(self.before, np.int64)
         after = np.array([i for i in (tokenizer.sep_id,) if i is not None], np.int64)
         texts = [q.before + said + q.after for q in queries for said in q.choices]
         encodings = iter(tokenizer.encode_batch(texts))
@@ -123,7 +141,7 @@ class Prompter:
                 begin, end = len(query.before), len(query.before) + len(said)
                 blank = np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > begin)) + len(before)
                 if not len(blank):
-                    raise DataError(f"the choice {said!r} has no token", where="choices", do="say it in other words")
+                    raise _silent(said)
                 ids = np.concatenate([before, np.array(encoding.ids, np.int64), after])
                 passes.append(list(self._masked(ids, blank)))
             found.append(Encoded(passes))
@@ -148,8 +166,7 @@ class Prompter:
         for i, each in enumerate(passes):
             same.setdefault(each.ids.tobytes(), []).append(i)
         groups = sorted(same.values(), key=lambda group: -len(passes[group[0]].ids))
-        for batch in _batches(groups, passes):
-            owner, values, best = self._read_batch(batch, passes)
+        for owner, values, best in self._parts(groups, passes):
             np.add.at(sums, owner, values)
             np.logical_and.at(greedy, owner, best)
         if not np.isfinite(sums).all():
@@ -157,20 +174,54 @@ class Prompter:
             raise CheckpointError(what, where="model", do="its weights are damaged, or too large")
         return sums, greedy
 
-    def _read_batch(
-        self, groups: Sequence[Sequence[int]], passes: Sequence[Pass]
-    ) -> tuple[Ids, NDArray[np.float64], NDArray[np.bool_]]:
-        """Of each read position: its pass, the log-probability of its target, and whether that is the likeliest."""
-        sequences = [passes[group[0]].ids for group in groups]
+    def _parts(self, groups: Sequence[list[int]], passes: Sequence[Pass]) -> Iterator[Read]:
+        """All sequences, in batches. Where a causal model reads many with the same beginning, it reads that once."""
+        alike: dict[bytes, list[list[int]]] = {}
+        for group in groups:
+            alike.setdefault(passes[group[0]].ids[:_SHORTEST_PREFIX].tobytes(), []).append(group)
+        rest: list[list[int]] = []
+        for family in alike.values():
+            shared = _prefix([passes[i] for group in family for i in group]) if self.head == "next" else 0
+            if shared >= _SHORTEST_PREFIX and shared * (len(family) - 1) >= _SAVED:
+                yield from self._behind(family, passes, shared)
+            else:
+                rest += family
+        for batch in _batches(rest, passes):
+            packed = self._laid(batch, passes)
+            yield self._read(packed, self.model.hidden(packed), batch, passes)
+
+    def _behind(self, groups: Sequence[list[int]], passes: Sequence[Pass], shared: int) -> Iterator[Read]:
+        """Batches that go on from the keys and values of a beginning that is computed once."""
+        config, first = self.model.config, passes[groups[0][0]].ids
+        longest = max(len(passes[group[0]].ids) for group in groups)
+        cache = Cache(config, -(-longest // MULTIPLE) * MULTIPLE + MULTIPLE)
+        self.model.body(self._laid([[0]], [Pass(first[:shared], first[:0], first[:0])], packed=False), cache=cache)
+        rows = max(1, _CACHED // (2 * config.num_layers * config.hidden_size * longest))
+        for batch in _batches(groups, passes, begin=shared, rows=rows):
+            cache.cut(shared)
+            cache.select(torch.zeros(len(batch), dtype=torch.int64, device=pick_device()))
+            laid = self._laid(batch, passes, begin=shared, packed=False)
+            yield self._read(laid, self.model.body(laid, cache=cache), batch, passes, begin=shared)
+
+    def _laid(
+        self, groups: Sequence[list[int]], passes: Sequence[Pass], *, begin: int = 0, packed: bool = True
+    ) -> Batch:
+        """The sequences of some groups, from their token `begin` on."""
+        sequences = [passes[group[0]].ids[begin:] for group in groups]
         lengths = np.array([len(ids) for ids in sequences])
-        batch = pack(Examples(np.concatenate(sequences).astype(np.int32), offsets_of(lengths)), int(lengths.max()))
-        starts = batch.starts.tolist()
-        members = [(start, i) for start, group in zip(starts, groups, strict=True) for i in group]
-        at = torch.from_numpy(np.concatenate([start + passes[i].at for start, i in members]))
+        examples = Examples(np.concatenate(sequences).astype(np.int32), offsets_of(lengths))
+        batch = pack(examples, int(lengths.max()), packed=packed).to(pick_device())
+        return replace(batch, position_ids=batch.position_ids + begin)
+
+    def _read(
+        self, batch: Batch, hidden: Tensor, groups: Sequence[list[int]], passes: Sequence[Pass], *, begin: int = 0
+    ) -> Read:
+        """begin: the token with which the sequences of the batch begin."""
+        members = [(start, i) for start, group in zip(batch.starts.tolist(), groups, strict=True) for i in group]
+        at = torch.from_numpy(np.concatenate([start - begin + passes[i].at for start, i in members]))
         targets = torch.from_numpy(np.concatenate([passes[i].targets for _, i in members]))
         owner = np.repeat([i for _, i in members], [len(passes[i].at) for _, i in members])
-        batch, device = batch.to(pick_device()), pick_device()
-        hidden = self.model.hidden(batch)
+        device = hidden.device
         rows = max(1, _LOGITS // self.model.config.vocab_size)
         parts: list[tuple[Tensor, Tensor]] = []
         for here, wanted in zip(at.to(device).split(rows), targets.to(device).split(rows), strict=True):
@@ -178,7 +229,7 @@ class Prompter:
             values = logits.log_softmax(-1).gather(1, wanted[:, None]).squeeze(1)
             parts.append((values, logits.argmax(-1) == wanted))
         values, best = (torch.cat(side).cpu().numpy() for side in zip(*parts, strict=True))
-        return owner, values.astype(np.float64), best
+        return Read(owner, values.astype(np.float64), best)
 
 
 def continuation(ids: Ids, begin: int) -> Pass:
@@ -189,6 +240,10 @@ def continuation(ids: Ids, begin: int) -> Pass:
     return Pass(ids[:-1], np.arange(begin - 1, len(ids) - 1), ids[begin:])
 
 
+def _silent(said: str) -> DataError:
+    return DataError(f"the choice {said!r} has no token of its own", where="choices", do="say it in other words")
+
+
 def _shared(first: Ids, second: Ids) -> int:
     """How many tokens two sequences have in common at their beginning."""
     n = min(len(first), len(second))
@@ -196,13 +251,21 @@ def _shared(first: Ids, second: Ids) -> int:
     return int(different[0]) if len(different) else n
 
 
-def _batches(groups: Sequence[list[int]], passes: Sequence[Pass]) -> Iterator[list[list[int]]]:
-    """Runs of groups of about _BATCH_TOKENS tokens, at least one group each."""
+def _prefix(passes: Sequence[Pass]) -> int:
+    """How many tokens all passes begin with alike, before any that they read."""
+    first = passes[0].ids
+    return min(min(_shared(first, each.ids), int(each.at[0])) for each in passes)
+
+
+def _batches(
+    groups: Sequence[list[int]], passes: Sequence[Pass], *, begin: int = 0, rows: int = _BATCH_TOKENS
+) -> Iterator[list[list[int]]]:
+    """Runs of groups, at most `rows` and of about _BATCH_TOKENS tokens from `begin` on, at least one group each."""
     batch: list[list[int]] = []
     size = 0
     for group in groups:
-        length = len(passes[group[0]].ids)
-        if batch and size + length > _BATCH_TOKENS:
+        length = len(passes[group[0]].ids) - begin
+        if batch and (size + length > _BATCH_TOKENS or len(batch) == rows):
             yield batch
             batch, size = [], 0
         batch.append(group)

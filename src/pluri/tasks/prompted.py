@@ -1,16 +1,20 @@
-"""Judging a model on prompts: which choice it finds likelier, as it is, by length, and against its own bias.
+"""Judging a model on prompts: by what it writes, or by which choice it finds likelier: as it is, by length, and against
+its own bias.
 
 Legend: G test rows, C choices, K distinct prompts without content.
 """
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pluri.errors import DataError
+from pluri.errors import DataError, UsageError
+from pluri.inference.generate import generate_texts
 from pluri.inference.prompting import Encoded, Prompter, Query
+from pluri.tasks.answer_metrics import ANSWER_METRICS, answer_outcome
 from pluri.tasks.metrics import Measured, Outcome
 from pluri.tasks.prompts import Asked, Prompts
 
@@ -28,12 +32,18 @@ def judge(prompter: Prompter, prompts: Prompts, shots: Sequence[Asked]) -> tuple
     (Zhao et al. 2021, section 5, with a diagonal matrix).
     Where a choice begins another one ("good", "good enough"), a causal model is also asked for what ends an example:
     what begins something is never less likely.
-    DataError: a prompt that is too long without any example.
+    Free answers are written greedily, and scored as answers to questions are, by their words or characters.
+    DataError: a prompt that is too long without any example. UsageError: free answers of a masked model.
     """
+    behind = _Behind(prompter, [shot.solved + prompts.task.separator for shot in shots])
+    return _chosen(behind, prompts) if prompts.labels else _written(behind, prompts)
+
+
+def _chosen(behind: "_Behind", prompts: Prompts) -> tuple[dict[str, Measured], int]:
+    prompter = behind.prompter
     scores, biases, dropped = [], [], 0
     for first in range(0, len(prompts.test), _ROWS):
         rows = prompts.test[first : first + _ROWS]
-        behind = _Behind(prompter, [shot.solved + prompts.task.separator for shot in shots])
         ends = [_end(prompter, asked, prompts.task.separator) for asked in rows]
         queries = [Query(a.before, a.choices, a.after + end) for a, end in zip(rows, ends, strict=True)]
         encoded, drops = behind.fitted(queries, [asked.where for asked in rows])
@@ -49,6 +59,21 @@ def judge(prompter: Prompter, prompts: Prompts, shots: Sequence[Asked]) -> tuple
     return {name: Outcome(gold, values.argmax(1), index, *size) for name, values in said.items()}, dropped
 
 
+def _written(behind: "_Behind", prompts: Prompts) -> tuple[dict[str, Measured], int]:
+    prompter, task = behind.prompter, prompts.task
+    if prompter.head != "next":
+        do = "give a causal model, or the task choices"
+        raise UsageError("a masked model fills blanks, and writes no answer", where="choices", do=do)
+    queries = [Query(asked.before.rstrip(" "), ()) for asked in prompts.test]  # a space belongs to the word after it
+    _, drops = behind.fitted(queries, [asked.where for asked in prompts.test], room=task.max_new_tokens)
+    texts = [behind.placed(query, drop).before for query, drop in zip(queries, drops, strict=True)]
+    settings: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "stop": tuple(task.stop), "temperature": 0.0}
+    found = generate_texts(prompter.model, prompter.tokenizer, texts, **settings)
+    said = [answer["text"].strip() for answer in found]
+    outcome = answer_outcome([asked.references for asked in prompts.test], said)
+    return dict.fromkeys(ANSWER_METRICS, outcome), sum(drops)
+
+
 class _Behind:
     """Prompts behind the same examples, as many of them as the model reads."""
 
@@ -56,25 +81,30 @@ class _Behind:
         self.prompter, self.solved = prompter, solved
 
     def fitted(
-        self, queries: Sequence[Query], where: Sequence[str], drops: Sequence[int] = ()
+        self, queries: Sequence[Query], where: Sequence[str], drops: Sequence[int] = (), *, room: int = 0
     ) -> tuple[list[Encoded], list[int]]:
-        """Each query in tokens, and how many examples it has lost. drops: how many each loses in any case."""
+        """Each query in tokens, and how many examples it has lost.
+
+        drops: how many each loses in any case. room: tokens that must be left after it.
+        """
         drops = list(drops) or [0] * len(queries)
-        most = self.prompter.model.config.max_length
+        most = self.prompter.model.config.max_length - room
         found: dict[int, Encoded] = {}
         todo = list(range(len(queries)))
         while todo:
-            behind = [self._behind(queries[i], drops[i]) for i in todo]
+            behind = [self.placed(queries[i], drops[i]) for i in todo]
             found |= zip(todo, self.prompter.encode(behind), strict=True)
             todo = [i for i in todo if found[i].longest > most]
             for i in todo:
                 if drops[i] == len(self.solved):
-                    what = f"a prompt of {found[i].longest} tokens without examples, the model reads {most}"
+                    left = f" and writes {room}" if room else ""
+                    what = f"a prompt of {found[i].longest} tokens without examples, the model reads {most}{left}"
                     raise DataError(what, where=where[i], do="shorten the text or the template")
                 drops[i] += 1
         return [found[i] for i in range(len(queries))], drops
 
-    def _behind(self, query: Query, drop: int) -> Query:
+    def placed(self, query: Query, drop: int) -> Query:
+        """A query behind the examples that are left of all when so many are dropped."""
         return query._replace(before="".join(self.solved[drop:]) + query.before)
 
 
