@@ -105,7 +105,8 @@ class InContext(Model):
         size |= {"dropout": 0.0, "attention_dropout": 0.0, "max_length": 2 * (2 * dimension + 1)}
         super().__init__(preset("gpt2", "tiny", vocab_size=1, **size), seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        self.body.embeddings = ReadIn(self.config, dimension, generator)
+        read_in: Any = ReadIn(self.config, dimension, generator)
+        self.body.embeddings = read_in
         self.read_out = nn.Linear(width, 1)
         nn.init.normal_(self.read_out.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.read_out.bias)
