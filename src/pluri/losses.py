@@ -53,7 +53,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)
         if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight, None if bias is None else grad_bias.to(bias.dtype))
+            ctx.save_for_backward(grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(weight.dtype))
         return total * scale
 
     @staticmethod

@@ -122,4 +122,4 @@ def test_the_tokenizer_of_the_hub(tmp_path: Path):
     assert ours.mask_id is None
     text = " the mat,\nça va"
     assert ours.encode_batch([text])[0].ids == theirs.encode(text)
-    assert ours.decode([*theirs.encode(text), ours.sep_id]) == text
+    assert ours.decode([*theirs.encode(text), theirs.eos_token_id]) == text

@@ -148,7 +148,7 @@ def test_draws_follow_the_probabilities():
     draws = torch.from_numpy((np.arange(20_000) + 0.5) / 20_000)
 
     def shares(**settings: Any) -> torch.Tensor:
-        chosen = drawn(logits.expand(len(draws), -1), draws, Generation(**settings))
+        chosen = drawn(logits.expand(len(draws), -1), draws, Generation.parse(settings))
         return torch.bincount(chosen, minlength=4) / len(draws)
 
     torch.testing.assert_close(shares(), logits[0].softmax(-1), atol=1e-3, rtol=0)
@@ -158,13 +158,15 @@ def test_draws_follow_the_probabilities():
     torch.testing.assert_close(shares(top_p=0.7), kept, atol=1e-3, rtol=0)  # 0.64 alone is not enough
     assert shares(top_p=0.6).tolist() == [1, 0, 0, 0]
     assert shares(temperature=0).tolist() == [1, 0, 0, 0]
-    ends = drawn(logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), Generation(top_k=2))
+    ends = drawn(
+        logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), Generation.parse({"top_k": 2})
+    )
     assert ends.tolist() == [0, 2]
 
 
 def test_repeated_tokens_are_made_less_likely():
     logits = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
-    found = penalized(logits, [[0, 1, 1], [2]], Generation(repetition_penalty=2.0))
+    found = penalized(logits, [[0, 1, 1], [2]], Generation.parse({"repetition_penalty": 2.0}))
     assert found.tolist() == [[1.0, -4.0, 1.0], [2.0, -2.0, 0.5]]
     assert logits[0].tolist() == [2.0, -2.0, 1.0]
 

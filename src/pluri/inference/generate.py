@@ -11,6 +11,7 @@ import numpy as np
 
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import UsageError
+from pluri.inference.int8 import Int8Model
 from pluri.inference.search import Generation, Stopped, beam_search, sample
 from pluri.inference.steps import CausalSteps
 from pluri.models.heads import Model
@@ -22,25 +23,32 @@ _CACHED_TOKENS = 16384  # of the rows that are written at the same time: 1.2 GB 
 _PARTIAL = "\ufffd"  # what a byte-level tokenizer decodes the first bytes of a character to
 
 
-def generate(prompts: str | Sequence[str], folder: str | Path, **settings: Any) -> list[dict[str, Any]]:
-    """As `generate_texts`, with the model of a folder. settings: the fields of `Generation`."""
-    model, tokenizer = _opened(folder)
+def generate(
+    prompts: str | Sequence[str], folder: str | Path, *, int8: bool = False, **settings: Any
+) -> list[dict[str, Any]]:
+    """As `generate_texts`, with the model of a folder. settings: the fields of `Generation`.
+
+    int8: with weights in 8 bits, on a CPU: faster, and nearly the same.
+    """
+    model, tokenizer = _opened(folder, int8)
     return generate_texts(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, **settings)
 
 
-def stream(prompt: str, folder: str | Path, **settings: Any) -> Iterator[str]:
+def stream(prompt: str, folder: str | Path, *, int8: bool = False, **settings: Any) -> Iterator[str]:
     """The text of `generate`, piece by piece as it is written. settings: the fields of `Generation`, but for beams."""
-    model, tokenizer = _opened(folder)
+    model, tokenizer = _opened(folder, int8)
     return (piece for _, piece in stream_texts(model, tokenizer, [prompt], **settings))
 
 
-def _opened(folder: str | Path) -> tuple[Model, Tokenizer]:
+def _opened(folder: str | Path, int8: bool) -> tuple[Model, Tokenizer]:
     """A causal model, on the fastest device and precision."""
     model, tokenizer = load_model(folder)
     if "next" not in model.heads:
         do = "give one that was pretrained with objective.next = true, or a GPT-2"
         raise UsageError("this model does not predict the next token", where=str(folder), do=do)
     keep_freed_memory()
+    if int8:
+        return Int8Model(model), tokenizer
     device = pick_device()
     return model.to(device, pick_dtype("auto", device)).eval(), tokenizer
 
