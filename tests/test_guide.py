@@ -22,6 +22,8 @@ LESS = {  # what the guide says: what the test does
     "steps=8": "steps=2",
     "minutes = 5": "steps = 4\nbatch_tokens = 512",
     "-o reviews\n": "-o reviews --set epochs=1 --set min_steps=4 --set seeds=1\n",
+    "short[:100]": "short[:6]",
+    "short[100:]": "short[6:]",
     "pairs[1500:]": "pairs[80:120]",
     "-o halves\n": "-o halves --set epochs=1 --set min_steps=4 --set baselines=false\n",
     "-o reviews-lora\n": "-o reviews-lora --set min_steps=2 --set epochs=1 --set seeds=1 --set baselines=false\n",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pluri.run.predict import predict as predict
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
     from pluri.run.pretrain import pretrain as pretrain
+    from pluri.run.prompt import prompt as prompt
     from pluri.run.verify import verify_resume as verify_resume
     from pluri.tokens.prepare import prepare as prepare
     from pluri.tokens.store import TokenStore as TokenStore
@@ -48,6 +49,7 @@ _HOMES = {
     "predict": "run.predict",
     "prepare": "tokens.prepare",
     "pretrain": "run.pretrain",
+    "prompt": "run.prompt",
     "quickstart": "demo",
     "save_model": "checkpoints.huggingface",
     "show_corruption": "run.corruption",

@@ -23,6 +23,7 @@ Flag = Parameter(negative="")
 Folder = Annotated[Path, Parameter(["--output", "-o"], help="Folder to write to.")]
 Json = Annotated[bool, Parameter("--json", negative="", help="Print the result as JSON.")]
 Model = Annotated[Path, Parameter(help="Model folder, or a name on the Hugging Face hub.")]
+Models = Annotated[list[Path], Parameter(help="Model folder, or a name on the hub; repeat it to compare.", negative="")]
 OneFile = Annotated[Path, Parameter(["--output", "-o"], help="File to write.")]
 Output = Annotated[Path, Parameter(["--output", "-o"], help="File to write; for answers a folder.")]
 Override = Annotated[list[str] | None, Parameter("--set", negative="", help="Change a setting, repeatable: a.b=value.")]
@@ -312,6 +313,31 @@ def generate(
         return Answer(None, "", as_json)
     found = pluri.generate(prompt, model, **settings)
     return Answer(found, "\n\n".join(text["prompt"] + text["text"] for text in found), as_json)
+
+
+@app.command
+def prompt(
+    task: Path,
+    /,
+    *,
+    model: Models,
+    shots: str = "0,1,2,4,8,16",
+    seeds: int = 5,
+    output: Annotated[Path | None, Parameter(["--output", "-o"], help="Folder for results.json.")] = None,
+    as_json: Json = False,
+) -> Answer:
+    """Judge models on a task as they are, after none, one or a few examples. Nothing is trained.
+
+    Example: pluri prompt polarity.toml --model run/model --shots 0,1,4,16
+
+    Args:
+        task: a TOML file with test, train, template and choices.
+        shots: how many examples stand before each test row.
+        seeds: draws of the examples and of their order.
+    """
+    counts = [int(count) if count.strip().isdecimal() else -1 for count in shots.split(",")]
+    results = pluri.prompt(task, model, shots=counts, seeds=seeds, output=output, progress=True)
+    return Answer(asdict(results), str(results), as_json)
 
 
 @app.command(name="import")

@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -22,7 +22,12 @@ Folder = Annotated[Path, BeforeValidator(_named)]
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, unknown keys refused with the nearest known one."""
+    """Base of every configuration: immutable, unknown keys refused with the nearest known one.
+
+    verbatim: fields whose keys are names of the user's, such as labels: their hyphens stay.
+    """
+
+    verbatim: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -30,14 +35,14 @@ class Config(BaseModel):
     def parse(cls, values: dict[str, Any], *, where: str = "configuration") -> Self:
         """Checks `values` (hyphens in keys read as underscores). UsageError names the key, the value and the rule."""
         try:
-            return cls.model_validate(_underscored(values))
+            return cls.model_validate(_underscored(values, cls.verbatim))
         except ValidationError as error:
             raise UsageError(_first_problem(cls, error), where=where) from None
 
     @classmethod
     def load(cls, path: str | Path | None, overrides: list[str] | None = None) -> Self:
         """Reads a TOML file, if any, and applies `a.b=value` overrides (values in TOML; bare words are strings)."""
-        values = _read_toml(Path(path)) if path else {}
+        values = _underscored(_read_toml(Path(path)), cls.verbatim) if path else {}
         for override in overrides or []:
             _apply(values, override)
         return cls.parse(values, where=str(path) if path else "options")
@@ -45,7 +50,7 @@ class Config(BaseModel):
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return _underscored(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError("no such file", where=str(path), do="check the path of the configuration") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -54,9 +59,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
 
 
-def _underscored(value: Any) -> Any:
+def _underscored(value: Any, verbatim: Sequence[str] = ()) -> Any:
     if isinstance(value, dict):
-        return {str(key).replace("-", "_"): _underscored(item) for key, item in value.items()}
+        named = {str(key).replace("-", "_"): item for key, item in value.items()}
+        return {key: item if key in verbatim else _underscored(item) for key, item in named.items()}
     return value
 
 

@@ -182,3 +182,21 @@ def test_an_output_that_cannot_be_written_is_one_line(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_report([make_run()], tmp_path / "file" / "report.html")
+
+
+def test_prompts_are_drawn_over_their_examples(tmp_path):
+    rows = [
+        {"task": "polarity", "method": "gpt", "shots": shots, "seed": seed, "metric": metric, "value": 0.5 + shots / 40}
+        for metric in ("acc", "acc_calibrated")
+        for shots in (0, 1, 4)
+        for seed in range(3 if shots else 1)
+    ]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    text = write_report([tmp_path / "run"], tmp_path / "report.html").read_text(encoding="utf-8")
+    page = " ".join(Page(text).words)
+    assert "behind 0, 1 and 4 labelled examples. Nothing was trained." in " ".join(page.split())
+    assert "Fine-tuning" not in page
+    assert "calibrated accuracy" in page
+    assert "52.5%" in page
+    assert 'id="efficiency-0"' in text

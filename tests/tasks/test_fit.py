@@ -198,6 +198,8 @@ def test_named_weights_follow_the_labels(made):
     tuning = Tuning(class_weights={"yes": 3.0, "no": 1.0})
     weights: Any = class_weights(task, [], tuning)
     assert weights.tolist() == [1.0, 3.0]
+    hyphens = Tuning.parse({"class-weights": {"B-PER": 3.0}})
+    assert hyphens.class_weights == {"B-PER": 3.0}, "a label is spelled as its file spells it"
     with pytest.raises(UsageError, match="'maybe' is not in both"):
         class_weights(task, [], Tuning(class_weights={"yes": 3.0, "no": 1.0, "maybe": 1.0}))
     numbers = replace(task, labels=())

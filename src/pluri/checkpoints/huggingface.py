@@ -92,7 +92,7 @@ def save_model(
     try:
         aside.mkdir(parents=True, exist_ok=True)
         (aside / CONFIG).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", "sha256": _digest(tensors)})
+        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", "sha256": digest(tensors)})
         types = ["token_type_ids"] if model.config.token_types > 1 else []  # others cannot read a second segment
         tokenizer.save(aside, model_input_names=["input_ids", *types, "attention_mask"])
         for file in aside.iterdir():
@@ -227,12 +227,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError("no such file", where=str(path), do=do) from None
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"is damaged: {error}", where=str(path), do="take another copy") from None
-    if expected is not None and expected != _digest(tensors):
+    if expected is not None and expected != digest(tensors):
         raise CheckpointError("is damaged: its sha256 is another", where=str(path), do="take another copy")
     return tensors
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, dtypes, shapes and values, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -68,6 +68,13 @@ class Cache:
         self._positions = torch.cat([self._positions, new], 1)
         return self._positions
 
+    def cut(self, columns: int) -> None:
+        """Forgets all but the first columns."""
+        for layer in self.layers:
+            layer.length = columns
+        if self._positions is not None:
+            self._positions = self._positions[:, :columns]
+
     def select(self, rows: Tensor) -> None:
         """Goes on with some of the rows, in another order, or several times. rows: int64, each in [0, B)."""
         for layer in self.layers:

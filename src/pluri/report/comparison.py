@@ -20,6 +20,7 @@ Basis = Literal["seeds", "bootstrap", "none"]
 LOWER_IS_BETTER = {"mse", "rmse", "mae", "eval_loss", "loss", "perplexity", "error"}
 PERCENT = {"accuracy", "f1", "macro_f1", "micro_f1", "f1_macro", "f1_micro", "exact_match", "precision", "recall"}
 PERCENT |= {"positive_f1", "span_f1", "span_precision", "span_recall"}
+PERCENT |= {"acc", "acc_norm", "acc_calibrated"}
 PERCENT |= {f"{kind}Ans_{name}" for kind in ("Has", "No") for name in ("exact", "f1")}
 
 
@@ -60,6 +61,7 @@ class Comparison:
     """All methods on one task by one metric.
 
     methods: in order of first appearance. sizes: rising; None = all labels that there are.
+    prompted: the labelled examples stood in prompts, and nothing was trained on them.
     """
 
     task: str
@@ -67,6 +69,7 @@ class Comparison:
     methods: list[str]
     sizes: list[int | None]
     rows: list[Row]
+    prompted: bool = False
 
     @property
     def better(self) -> int:
@@ -103,24 +106,28 @@ class Comparison:
 def comparisons(rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
     """Groups rows by task and metric, a task's span_f1 or accuracy first. Rows without a finite value are left out."""
     groups: dict[tuple[str, str], dict[tuple[Any, ...], Row]] = {}
+    prompted: set[tuple[str, str]] = set()
     for row in rows:
         value = number(row.get("value"))
         if value is None or "method" not in row:
             continue
-        labelled = number(row.get("labelled"))
+        labelled = number(row.get("labelled", row.get("shots")))
         size = None if labelled is None else int(labelled)
         parsed = Row(str(row["method"]), size, row.get("seed"), value, number(row.get("low")), number(row.get("high")))
-        group = groups.setdefault((str(row.get("task", "task")), str(row.get("metric", "value"))), {})
+        key = str(row.get("task", "task")), str(row.get("metric", "value"))
+        if "shots" in row:
+            prompted.add(key)
+        group = groups.setdefault(key, {})
         group[(parsed.method, size, str(parsed.seed))] = parsed
     tasks = list(dict.fromkeys(task for task, _ in groups))
     order = sorted(groups, key=lambda key: (tasks.index(key[0]), key[1] != "span_f1", key[1] != "accuracy"))
-    return [_comparison(task, metric, list(groups[task, metric].values())) for task, metric in order]
+    return [_comparison(*key, list(groups[key].values()), key in prompted) for key in order]
 
 
-def _comparison(task: str, metric: str, rows: list[Row]) -> Comparison:
+def _comparison(task: str, metric: str, rows: list[Row], prompted: bool) -> Comparison:
     methods = list(dict.fromkeys(row.method for row in rows))
     sizes = sorted({row.labelled for row in rows}, key=lambda size: math.inf if size is None else size)
-    return Comparison(task, metric, methods, sizes, rows)
+    return Comparison(task, metric, methods, sizes, rows, prompted)
 
 
 def estimate(rows: Sequence[Row]) -> Estimate:

@@ -128,6 +128,10 @@ def _labels(compared: Sequence[Comparison], unit: str) -> dict[str, str] | None:
         return None
     tasks = [TASKS.get(task, task) for task in dict.fromkeys(comparison.task for comparison in compared)]
     sizes = sorted({size for comparison in compared for size in comparison.counts})
+    if all(comparison.prompted for comparison in compared):
+        amount = f"{listed([f'{size:,}' for size in sizes])} labelled {unit}"
+        text = f"Prompting: the task was put into words, behind {amount}. Nothing was trained."
+        return {"name": "Read a few examples", "text": text}
     amount = f"{listed([f'{size:,}' for size in sizes])} labelled {unit}" if sizes else f"labelled {unit}"
     return {
         "name": "Learn from a few labels",

@@ -32,6 +32,9 @@ TASKS = {
 }
 METRICS = {
     "accuracy": ("accuracy", "the share of answers that are right"),
+    "acc": ("accuracy", "the share of answers that are right, where the likeliest choice is the answer"),
+    "acc_norm": ("accuracy by length", "the same, where the answer is the choice that is likeliest a character"),
+    "acc_calibrated": ("calibrated accuracy", "the same, where what a choice has without any content is taken away"),
     "macro_f1": ("macro F1", "the balance of hits and false alarms, every label counting the same"),
     "f1_macro": ("macro F1", "the balance of hits and false alarms, every label counting the same"),
     "micro_f1": ("micro F1", "the balance of hits and false alarms, every answer counting the same"),

@@ -6,7 +6,7 @@ Legend: B rows, L positions a row, D width, C classes, U units, P labelled posit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -65,6 +65,8 @@ class Tuning(Adaptation, Answering):
     dropout: of the body and the head; by default as the model was made.
     validations: how often the model is validated on the way; the best of them is kept.
     """
+
+    verbatim: ClassVar[tuple[str, ...]] = ("class_weights",)
 
     epochs: float = Field(default=3, gt=0)
     min_steps: int = Field(default=120, ge=1)

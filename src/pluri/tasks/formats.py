@@ -66,14 +66,15 @@ def _texts(file: str, columns: tuple[str, ...], label_column: str | None) -> Ite
         return
     for row, where in read_rows(file):
         wanted = columns if label_column is None else (*columns, label_column)
-        cells = tuple(_cell(row, column, where) for column in wanted)
+        cells = tuple(cell_text(row, column, where) for column in wanted)
         for column, cell in zip(wanted, cells, strict=True):
             if not cell.strip():
                 raise DataError(f"column {column!r} is empty", where=where, do="fill it or remove the row")
         yield Labelled(cells[: len(columns)], cells[len(columns) :], where)
 
 
-def _cell(row: dict[str, Any], column: str, where: str) -> str:
+def cell_text(row: dict[str, Any], column: str, where: str) -> str:
+    """What a row has in a column, as its csv would spell it. DataError if there is no such column."""
     if column not in row:
         found = ", ".join(str(name) for name in row)
         raise DataError(f"no column {column!r} among {found}", where=where, do="rename one, or say which it is")

@@ -1,0 +1,1 @@
+"""Pluri's models in other programs."""
