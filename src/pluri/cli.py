@@ -72,7 +72,7 @@ def tokenizer(
     /,
     *,
     output: Folder,
-    kind: Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "kmer"] = "wordpiece",
+    kind: Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "gpt2", "kmer"] = "wordpiece",
     vocab_size: int = 8000,
     lowercase: Annotated[bool, Flag] = False,
     k: int = 6,

@@ -35,7 +35,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight)
-        grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=bias.device)
+            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         for start in range(0, len(labels), rows):
             block, target = hidden[start : start + rows], labels[start : start + rows].unsqueeze(1)
             logits = F.linear(block, weight, bias).float()  # (rows, V)
@@ -53,15 +53,14 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)
         if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(weight.dtype))
+            ctx.save_for_backward(grad_hidden, grad_weight, None if bias is None else grad_bias.to(bias.dtype))
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         (factor,) = upstream
-        grad_bias = None if grad_bias is None else grad_bias * factor
-        return grad_hidden * factor, grad_weight * factor, grad_bias, None, None
+        return grad_hidden * factor, grad_weight * factor, None if grad_bias is None else grad_bias * factor, None, None
 
 
 def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, count: int) -> Tensor:

@@ -298,7 +298,7 @@ def test_impossible_denoising_is_refused(make_store):
         Denoise.parse({"kinds": ["mass", "rotate"]})
     with pytest.raises(UsageError, match="named twice"):
         Denoise.parse({"kinds": ["mask", "mask"]})
-    with pytest.raises(UsageError, match="denoise goes with no pair"):
+    with pytest.raises(UsageError, match="denoise goes alone"):
         ObjectiveConfig.parse({"denoise": {"kinds": ["mask"]}, "pair": "sop"})
     with pytest.raises(UsageError, match="no sentinel tokens"):
         Denoising(Denoise(kinds=("sentinel",)), make_store([1]).tokenizer)

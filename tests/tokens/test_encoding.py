@@ -14,7 +14,7 @@ SENTENCES = [
     "我们走吧！",
     "Ende gut. ",
 ]
-KINDS: list[Kind] = ["wordpiece", "bpe", "unigram", "char", "byte_bpe"]
+KINDS: list[Kind] = ["wordpiece", "bpe", "unigram", "char", "byte_bpe", "gpt2"]
 
 
 def text_of(length: int) -> str:

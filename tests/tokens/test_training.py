@@ -53,6 +53,16 @@ def test_bytes_have_no_unknown_token(trained, text):
     assert tokenizer.decode(ids) == unicodedata.normalize("NFC", text)
 
 
+def test_gpt2_has_one_special_token_and_transformers_puts_it_before_a_text(text_file, tmp_path):
+    ours = train_tokenizer(text_file, kind="gpt2", vocab_size=300)
+    ours.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert (ours.cls_id, ours.sep_id, theirs.bos_token_id, theirs.eos_token_id) == (0, 0, 0, 0)
+    assert ours.special_ids.tolist() == [0]
+    assert (ours.pad_id, ours.mask_id) == (None, None)
+    assert theirs.encode("the cat") == [0, *ours.encode_batch(["the cat"])[0].ids]
+
+
 def test_char_keeps_the_most_frequent_characters(tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("aaabbc c")
@@ -146,6 +156,7 @@ def test_a_sample_is_spread_over_the_whole_text(tmp_path, monkeypatch):
     [
         ({"kind": "words"}, "'words'.*wordpiece"),
         ({"kind": "byte_bpe", "vocab_size": 200}, "at least 261"),
+        ({"kind": "gpt2", "vocab_size": 200}, "at least 257"),
         ({"vocab_size": 5}, "at least 6"),
         ({"kind": "kmer", "k": 0}, "k from 1 to 12"),
     ],

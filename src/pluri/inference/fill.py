@@ -23,6 +23,9 @@ _BLANK = "[MASK]"
 def fill(text: str, folder: str | Path, *, top_k: int = 5) -> list[dict[str, Any]]:
     """As `fill_blanks`, with the model of a folder. UsageError if it has no head that predicts tokens."""
     model, tokenizer = load_model(folder)
+    if model.config.causal:
+        do = "let it go on from where the blank is: pluri generate"
+        raise UsageError("this model reads from left to right and fills no blanks", where=str(folder), do=do)
     if "masked" not in model.heads:
         do = "give a model as pretraining left it"
         raise UsageError("this model does not predict tokens", where=str(folder), do=do)

@@ -35,7 +35,7 @@ LACKS: dict[str, tuple[str, ...]] = {
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
-    "masked": "a causal model predicts the next token: the head next",
+    "masked": "a decoder predicts the next token: objective.next = true, or objective.denoise",
     "next": "only a decoder predicts the next token: gpt2, bart, or modern with causal = true or decoder_layers",
 }
 

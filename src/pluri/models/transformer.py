@@ -136,8 +136,8 @@ class Transformer(nn.Module):
         """The last hidden states (B, L, D); layers=True: a list, the embeddings and each layer, the last normed.
 
         With a decoder, they are those of the decoder where the batch has a source, else those of the encoder.
-        cache: of a decoder; the batch goes on with the rows that are in it, one sequence a row, and joins them. Only the
-            first batch needs the source.
+        cache: of a decoder; the batch goes on with the rows that are in it, one sequence a row, and joins them. Only
+            the first batch needs the source.
         """
         if self.decoder is None or (batch.source is None and cache is None):
             assert batch.source is None, "a source is for a model with a decoder"

@@ -28,9 +28,12 @@ class Pieces:
         return type(self)(self.documents[index], self.starts[index], self.lengths[index])
 
 
-def cut(store: TokenStore, documents: NDArray[np.int64], room: int) -> Pieces:
-    """Pieces of `room` tokens, the last of a document shorter; in the order of `documents`."""
-    lengths = store.document_lengths[documents]
+def cut(store: TokenStore, documents: NDArray[np.int64], room: int, *, added: int = 0) -> Pieces:
+    """Pieces of `room` tokens, the last of a document shorter; in the order of `documents`.
+
+    added: special tokens that each document has besides its own.
+    """
+    lengths = store.document_lengths[documents] + added
     counts = -(-lengths // room)
     starts = slices(np.zeros_like(counts), counts) * room
     return Pieces(np.repeat(documents, counts), starts, np.minimum(room, np.repeat(lengths, counts) - starts))

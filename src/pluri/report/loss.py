@@ -43,6 +43,8 @@ def _loss_notes(prefix: str, journal: Journal) -> list[str]:
         unseen = held_out(journal)
         if unseen is not None:
             text += f". On text held out from training it is {unseen:.2f} nats"
+            bits = number(journal.validations[-1].get("eval_bits_per_byte"))
+            text += f", {bits:.3f} bits a byte" if bits is not None else ""
         notes.append(f"{text[0].upper()}{text[1:]}.")
     if not journal.end:
         notes.append(f"{prefix}the journal has no end, so the run was stopped or is still going.")

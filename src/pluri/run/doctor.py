@@ -133,7 +133,7 @@ def _packing(journal: Journal) -> list[Finding]:
         made = [batches[step] for step in range(4)]
     except (PluriError, KeyError, TypeError, AttributeError):
         return []  # not a pretraining run, or its store is gone: there is nothing to say
-    share = sum(batch.num_tokens for batch in made) / sum(batch.input_ids.numel() for batch in made)
+    share = sum(batch.num_tokens for batch in made) / sum(batch.num_positions for batch in made)
     severity = graded(1 - share, EMPTY_PACKING)
     what = f"{100 * share:.1f}% of the positions in a batch hold a token; the rest is padding"
     do = "set training.packed = true, or lower model.max_length towards the length of the documents"

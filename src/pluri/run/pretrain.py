@@ -1,5 +1,6 @@
 """Pretraining: a token store in, a model folder out."""
 
+import math
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pluri.errors import TrainingError, UsageError
 from pluri.losses import pretraining_loss
 from pluri.models.config import ModelConfig, preset
 from pluri.models.heads import Model
+from pluri.objectives.causal import NextTokens
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.lock import only_writer
@@ -27,7 +29,7 @@ from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.config import TrainingConfig
 from pluri.training.journal import machine, read_journal
 from pluri.training.spectral import can_start, spectral_start
-from pluri.training.trainer import mean_loss, train
+from pluri.training.trainer import Validate, mean_loss, train
 
 _MAX_VALIDATION_DOCUMENTS, _MAX_VALIDATION_TOKENS = 2000, 1_000_000
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
@@ -46,7 +48,7 @@ class PretrainConfig(Config):
     """A pretraining run.
 
     store: the folder that `prepare` made. output: gets journal.jsonl, checkpoints/ and model/.
-    model: `preset` (a family: modern, bert, roberta ...), `size` (tiny ... base), and any field of ModelConfig; or
+    model: `preset` (a family: modern, bert, bart ...), `size` (tiny ... base), and any field of ModelConfig; or
         `init`, the folder of a model to go on from, or its name on the Hugging Face hub.
     validation: the share of documents held out to measure the loss on, at most 2,000 of them; the first million tokens
         of these are used.
@@ -79,22 +81,17 @@ def pretrain(
         model = _model(config, store)
         train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
         _check_enough(config, len(train_on))
+        _check_fits(config.objective, model.config)
         if config.spectral_start and "init" not in config.model and can_start(model) and not saved:
             spectral_start(model, store, train_on)
         held_out = _batches(config, store, hold_out, model.config.max_length) if len(hold_out) else None
-
-        def validate(model: Model) -> dict[str, float]:
-            assert held_out is not None
-            most = max(1, _MAX_VALIDATION_TOKENS // config.training.batch_tokens)
-            return mean_loss(model, islice(held_out.once(), most), pretraining_loss)
-
         trained = train(
             model,
             _batches(config, store, train_on, model.config.max_length),
             pretraining_loss,
             config.training,
             output=config.output,
-            validate=validate if held_out is not None else None,
+            validate=None if held_out is None else _validation(held_out, config.training.batch_tokens),
             resume=resume,
             stop_after=stop_after,
             header={
@@ -135,12 +132,43 @@ def _check_enough(config: PretrainConfig, documents: int) -> None:
         raise UsageError("next-sentence prediction needs two documents or more", do="set objective.pair to 'sop'")
 
 
+def _check_fits(objective: ObjectiveConfig, model: ModelConfig) -> None:
+    if objective.denoise and not model.decoder_layers:
+        do = "take preset = 'bart', or modern with decoder_layers"
+        raise UsageError(
+            f"{model.family} has no decoder beside an encoder to rebuild what was broken", where="model", do=do
+        )
+    if objective.next and model.decoder_layers:
+        do = "take preset = 'gpt2', or modern with causal = true"
+        raise UsageError(f"{model.family} has an encoder, which sees the next tokens", where="model", do=do)
+
+
 def _batches(config: PretrainConfig, store: TokenStore, documents: NDArray[np.int64], length: int) -> Batches:
     training = config.training
-    source = StoreExamples(store, config.objective, length=length, seed=training.seed, documents=documents)
+    if config.objective.next:
+        source = NextTokens(store, length=length, documents=documents)
+    else:
+        source = StoreExamples(store, config.objective, length=length, seed=training.seed, documents=documents)
     return Batches(
         source, batch_tokens=training.batch_tokens, length=length, seed=training.seed, packed=training.packed
     )
+
+
+def _validation(held_out: Batches, batch_tokens: int) -> Validate:
+    """The losses over the first million tokens; of next tokens also the perplexity and bits per byte of their text."""
+    most = max(1, _MAX_VALIDATION_TOKENS // batch_tokens)
+    per_byte = None
+    if isinstance(held_out.source, NextTokens):
+        per_byte = held_out.source.tokens_per_byte(most * held_out.sequences_per_batch) / math.log(2)
+
+    def validate(model: Model) -> dict[str, float]:
+        measured = mean_loss(model, islice(held_out.once(), most), pretraining_loss)
+        if per_byte is None:
+            return measured
+        loss = measured["eval_loss"]
+        return measured | {"eval_perplexity": math.exp(min(loss, 700)), "eval_bits_per_byte": loss * per_byte}
+
+    return validate
 
 
 def split_documents(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -189,8 +217,9 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
 
 
 def _heads(config: PretrainConfig, vocab_size: int) -> dict[str, int]:
-    heads = {"masked": vocab_size} if config.objective.masked else {}
-    return heads | ({"pair": 2} if config.objective.pair else {})
+    objective = config.objective
+    wanted = {"next": objective.next or objective.denoise, "masked": objective.masked, "pair": objective.pair}
+    return {head: 2 if head == "pair" else vocab_size for head, learned in wanted.items() if learned}
 
 
 def _check_same(config: PretrainConfig, store: TokenStore, start: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""Training tokenizers of six kinds on the user's own sequences."""
+"""Training tokenizers of seven kinds on the user's own sequences."""
 
+import functools
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from pluri.errors import DataError, UsageError
 from pluri.sequences import expand, read_records
 from pluri.tokens.tokenizer import Tokenizer, kmers
 
-Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "kmer"]
+Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "gpt2", "kmer"]
 
 SAMPLE = 20_000_000
 """Characters of text that a tokenizer is trained on at most; of a larger text, documents spread evenly over it."""
@@ -33,9 +34,12 @@ _PRIVATE = 0xF0000
 """Private-use characters, which no text should have."""
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-"""The special tokens of every trained tokenizer, at ids 0 to 4."""
+"""The special tokens of every trained tokenizer but GPT-2's, at ids 0 to 4."""
 
 _SPECIALS = list(SPECIAL_TOKENS.values())
+
+_END = "<|endoftext|>"
+"""GPT-2's only special token, here at id 0: it stands before and after every document."""
 
 
 def train_tokenizer(
@@ -50,8 +54,9 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Trains a tokenizer on files, folders, globs or URLs (see sequences.expand).
 
-    kind: "wordpiece" as BERT; "bpe" and "unigram" on characters, as SentencePiece; "byte_bpe" on bytes, as GPT-2: no
-        unknown tokens; "char": each character, the space too, is a token; "kmer": overlapping stretches of k letters.
+    kind: "wordpiece" as BERT; "bpe" and "unigram" on characters, as SentencePiece; "byte_bpe" on bytes, as RoBERTa: no
+        unknown tokens; "gpt2": the same with <|endoftext|> as its only special token, for causal models; "char": each
+        character, the space too, is a token; "kmer": overlapping stretches of k letters.
     vocab_size: the most tokens, special ones included. The vocabulary may be smaller if the text has no more to give.
     lowercase: fold case (k-mers are always upper case). Accents are kept.
     k: letters of a k-mer, 1 to 12.
@@ -62,7 +67,7 @@ def train_tokenizer(
     """
     if kind not in get_args(Kind):
         raise UsageError(f"unknown kind of tokenizer {kind!r}", do=f"one of {', '.join(get_args(Kind))}")
-    smallest = len(_SPECIALS) + sentinels + (256 if kind == "byte_bpe" else 1)
+    smallest = sentinels + {"byte_bpe": len(_SPECIALS) + 256, "gpt2": 1 + 256}.get(kind, len(_SPECIALS) + 1)
     if vocab_size < smallest:
         raise UsageError(f"vocab_size {vocab_size} is too small for {kind}", do=f"at least {smallest}")
     if kind == "kmer" and not 1 <= k <= 12:
@@ -74,6 +79,9 @@ def train_tokenizer(
         raise DataError("there is no text to train on", where=files[0])
     raw = _kmer(texts, vocab_size, k) if kind == "kmer" else _BUILDERS[kind](texts, vocab_size, lowercase)
     raw.add_special_tokens([f"<extra_id_{i}>" for i in range(sentinels)])
+    if kind == "gpt2":
+        raw.post_processor = processors.TemplateProcessing(single=f"{_END} $A", special_tokens=[(_END, 0)])
+        return Tokenizer(json.loads(raw.to_str()), _CAUSAL_CONFIG)
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -82,8 +90,17 @@ def train_tokenizer(
     return Tokenizer(json.loads(raw.to_str()), _config(k if kind == "kmer" else None))
 
 
+_CAUSAL_CONFIG: dict[str, Any] = {
+    "bos_token": _END,
+    "eos_token": _END,
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "clean_up_tokenization_spaces": False,
+    "model_input_names": ["input_ids", "attention_mask"],
+}
+
+
 def _config(kmer: int | None) -> dict[str, Any]:
-    """The tokenizer_config.json of every trained tokenizer."""
+    """The tokenizer_config.json of every trained tokenizer but GPT-2's."""
     config: dict[str, Any] = {f"{role}_token": name for role, name in SPECIAL_TOKENS.items()}
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config["clean_up_tokenization_spaces"] = False
@@ -213,14 +230,14 @@ def _unigram(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
     return raw
 
 
-def _byte_bpe(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+def _byte_bpe(texts: list[str], vocab_size: int, lowercase: bool, specials: Sequence[str] = _SPECIALS) -> Raw:
     raw = Raw(models.BPE())
     raw.normalizer = _normalizer(lowercase)
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=_SPECIALS,
+        special_tokens=list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         max_token_length=16,
         show_progress=False,
@@ -269,3 +286,4 @@ def _numbered(counts: Counter[str], vocab_size: int) -> dict[str, int]:
 
 
 _BUILDERS = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram, "byte_bpe": _byte_bpe, "char": _char}
+_BUILDERS["gpt2"] = functools.partial(_byte_bpe, specials=[_END])

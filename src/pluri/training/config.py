@@ -34,7 +34,9 @@ class TrainingConfig(Config):
     seed: int = Field(0, ge=0, lt=2**63)
     eval_steps: int | None = Field(None, ge=1)  # also always once at the end
     patience: int | None = Field(None, ge=1)  # validations without improvement before stopping early
-    best_metric: str | None = None  # keep the weights that validate best by this; a name ending in "loss" is minimized
+    best_metric: str | None = (
+        None  # keep the weights that validate best by this; loss, perplexity and bits per byte are minimized
+    )
     checkpoint_minutes: float = Field(5.0, gt=0)
     checkpoint_steps: int | None = Field(None, ge=1)
 

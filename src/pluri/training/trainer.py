@@ -24,7 +24,7 @@ from pluri.batches.packing import split
 from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
 from pluri.errors import TrainingError
 from pluri.losses import Loss
-from pluri.models.config import train_flops
+from pluri.models.config import ModelConfig, train_flops
 from pluri.models.heads import Model
 from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate
 from pluri.training.config import TrainingConfig
@@ -222,8 +222,8 @@ class _Run:
         done.loss = value
         done.losses.append(value)
         done.reads.append(done.tokens)
-        predicted = num_labels if "masked" in self.model.heads else 0  # the large output layer is the masked one
-        flops = train_flops(self.model.config, tokens, predicted, int((batch.lengths**2).sum()))
+        predicted = num_labels if {"masked", "next"} & set(self.model.heads) else 0  # theirs is the large output layer
+        flops = _flops(self.model.config, batch, predicted)
         return {
             "step": done.step,
             "tokens": done.tokens,
@@ -250,7 +250,7 @@ class _Run:
         watched = name or "eval_loss"
         if watched not in metrics:
             return False
-        sign = -1 if watched.endswith("loss") else 1
+        sign = -1 if watched.endswith(("loss", "perplexity", "per_byte")) else 1
         if not done.best or sign * metrics[watched] > sign * done.best[watched]:
             done.best, self.stale = {"step": done.step, **metrics}, 0
             if name:
@@ -294,6 +294,20 @@ class _Run:
             if name in weights:
                 parameter.copy_(weights[name])
         self.model.eval()
+
+
+def _flops(config: ModelConfig, batch: Batch, predicted: int) -> float:
+    """Of one step, those of the source and of looking at it included."""
+
+    def side(config: ModelConfig, batch: Batch, predicted: int) -> float:
+        return train_flops(config, int(batch.lengths.sum()), predicted, int((batch.lengths**2).sum()))
+
+    if batch.source is None:
+        return side(config, batch, predicted)
+    own, source, width = batch.lengths, batch.source.lengths, config.hidden_size
+    crossed = 12 * width**2 * int((own + source).sum()) + 12 * width * int((own * source).sum())
+    both = side(config, batch.source, 0) + side(config.decoder, batch, predicted)
+    return both + config.decoder_layers * crossed
 
 
 def counts(batch: Batch) -> tuple[int, int]:
