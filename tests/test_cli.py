@@ -42,7 +42,7 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_verbs_are_those_of_the_guide():
     guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
     assert VERBS == [
-        "doctor", "embed", "evaluate", "export", "fill", "finetune", "import", "predict",
+        "doctor", "embed", "evaluate", "export", "fill", "finetune", "generate", "import", "predict",
         "prepare", "pretrain", "quickstart", "report", "tokenizer", "verify-resume",
     ]  # fmt: skip
     assert [verb for verb in VERBS if f"pluri {verb}" not in guide] == []

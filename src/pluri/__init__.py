@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pluri.demo import quickstart as quickstart
     from pluri.inference.embedding_files import embed as embed
     from pluri.inference.fill import fill as fill
+    from pluri.inference.generate import generate as generate
+    from pluri.inference.generate import stream as stream
     from pluri.report import write_report as write_report
     from pluri.run.corruption import show_corruption as show_corruption
     from pluri.run.doctor import diagnose as diagnose
@@ -41,6 +43,7 @@ _HOMES = {
     "evaluate": "run.predict",
     "fill": "inference.fill",
     "finetune": "run.finetune",
+    "generate": "inference.generate",
     "load_model": "checkpoints.huggingface",
     "predict": "run.predict",
     "prepare": "tokens.prepare",
@@ -48,6 +51,7 @@ _HOMES = {
     "quickstart": "demo",
     "save_model": "checkpoints.huggingface",
     "show_corruption": "run.corruption",
+    "stream": "inference.generate",
     "train_tokenizer": "tokens.training",
     "verify_resume": "run.verify",
     "write_report": "report",

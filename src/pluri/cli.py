@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from cyclopts import App, Parameter
 
 import pluri
+from pluri.errors import UsageError
 
 Files = Annotated[list[str], Parameter(help="Files, folders, globs or URLs.", negative="")]
 Flag = Parameter(negative="")
@@ -265,6 +266,50 @@ def fill(text: str, /, *, model: Model, top_k: int = 5, as_json: Json = False) -
     """
     found = pluri.fill(text, model, top_k=top_k)
     return Answer(found, "\n".join(f"{g['score']:7.2%}  {g['token_str']}  {g['sequence']}" for g in found), as_json)
+
+
+@app.command
+def generate(
+    *,
+    model: Model,
+    prompt: Annotated[list[str], Parameter(negative="", help="Text to go on with; repeatable. Empty: a new document.")],
+    max_new_tokens: int = 100,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    stop: Annotated[list[str] | None, Parameter(negative="", help="Text before which to stop; repeatable.")] = None,
+    seed: int = 0,
+    stream: Annotated[bool, Flag] = False,
+    as_json: Json = False,
+) -> Answer:
+    """Go on with a text, with a causal model.
+
+    Example: pluri generate --model run/model --prompt "The river" --max-new-tokens 50 --temperature 0.8
+
+    Args:
+        temperature: 0 takes the likeliest token.
+        top_k: only of so many likeliest tokens.
+        top_p: only of the fewest tokens that together are so probable.
+        repetition_penalty: above 1, tokens that stand already are less likely.
+        beams: keep so many texts, and give the likeliest; with --temperature 0.
+        length_penalty: of beams: above 0 longer texts are better.
+        seed: of chance.
+        stream: show the text while it is written; of one prompt.
+    """
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k}
+    settings |= {"top_p": top_p, "repetition_penalty": repetition_penalty, "beams": beams, "seed": seed}
+    settings |= {"length_penalty": length_penalty, "stop": tuple(stop or ())}
+    if stream:
+        if as_json or len(prompt) > 1:
+            raise UsageError("shows one text to people", where="--stream", do="leave out --json, or give one prompt")
+        for piece in pluri.stream(prompt[0], model, **settings):
+            print(piece, end="", file=sys.__stdout__, flush=True)
+        return Answer(None, "", as_json)
+    found = pluri.generate(prompt, model, **settings)
+    return Answer(found, "\n\n".join(text["prompt"] + text["text"] for text in found), as_json)
 
 
 @app.command(name="import")

@@ -1,4 +1,4 @@
-"""What a tokenizer puts around and between the two sequences of a pair."""
+"""What a tokenizer puts before a text, and around and between the two sequences of a pair."""
 
 from dataclasses import dataclass
 
@@ -57,6 +57,13 @@ def pair_template(tokenizer: Tokenizer) -> PairTemplate:
         first=int(types[first[0]]),
         second=int(types[second[0]]),
     )
+
+
+def before_text(tokenizer: Tokenizer) -> list[int]:
+    """The special tokens that the tokenizer itself puts before a text: BERT's [CLS], Llama's <s>, none of GPT-2."""
+    piece = _piece(tokenizer)
+    framed, bare = (tokenizer.raw.encode(piece, add_special_tokens=special).ids for special in (True, False))
+    return framed[: next(i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)]
 
 
 def _piece(tokenizer: Tokenizer) -> str:
