@@ -28,6 +28,7 @@ HEADS = {
     "esm": [*ALL, {"pool": 32}],
     "modernbert": ALL,
     "gpt2": [{"next": 50}, {}],
+    "bart": [{"next": 50}, {}],
     "modern": [{"masked": 50, "pair": 2, "classify": 3, "tag": 4}],
 }
 

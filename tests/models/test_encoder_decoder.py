@@ -146,7 +146,7 @@ def test_bart_has_the_published_number_of_parameters():
 
 
 def test_impossible_pairs_are_refused():
-    with pytest.raises(UsageError, match="bart has no masked head; a decoder predicts the next token"):
+    with pytest.raises(UsageError, match="bart has no masked head; a causal model predicts the next token"):
         Model(preset("bart", "tiny", vocab_size=50), {"masked": 50})
     with pytest.raises(UsageError, match="modern has no classify head"):
         Model(preset("modern", "tiny", vocab_size=50, decoder_layers=1), {"classify": 3})

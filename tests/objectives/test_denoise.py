@@ -96,7 +96,10 @@ def test_a_sequence_does_not_depend_on_its_group(kinds: list[str], data: st.Data
     keys = sequence_keys(1, 2, np.arange(len(lengths)))
     objective = Denoising(Denoise.parse({"kinds": kinds}), TOKENIZER)
     before = tokens.ids.copy()
-    together, apart = contents(objective(tokens, sentences, keys)), contents(objective(*picked, keys[some]))
+    together, apart = (
+        contents(objective(tokens, sentences, keys)),
+        contents(objective(picked[0], picked[1], keys[some])),
+    )
     assert np.array_equal(before, tokens.ids)  # a pure function leaves its arguments alone
     assert [together[i] for i in some] == apart
 

@@ -35,11 +35,12 @@ _ONLY = {
 def save_adapter(folder: Path, model: Model, lora: Lora | None, *, base: str | Path) -> None:
     """Writes the adapters and the heads of a fine-tuned published model, whole or not at all.
 
-    lora: None (and `modern`) removes what an earlier run left there. base: the model that was fine-tuned, as `peft` is
-    to find it. CheckpointError if the folder cannot be written.
+    lora: None (and `modern`, and BART, whose folder has the adapters merged alone) removes what an earlier run left
+    there. base: the model that was fine-tuned, as `peft` is to find it.
+    CheckpointError if the folder cannot be written.
     """
     config = model.config
-    if lora is None or config.family == "modern":
+    if lora is None or config.family in ("modern", "bart"):
         if (folder / ADAPTER_CONFIG).exists():
             shutil.rmtree(folder)
         return

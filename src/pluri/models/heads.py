@@ -35,8 +35,8 @@ LACKS: dict[str, tuple[str, ...]] = {
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
-    "masked": "a decoder predicts the next token: objective.next = true, or objective.denoise",
-    "next": "only a decoder predicts the next token: gpt2, bart, or modern with causal = true or decoder_layers",
+    "masked": "a causal model predicts the next token: objective.next = true; with an encoder, objective.denoise",
+    "next": "only a causal model predicts the next token, also one beside an encoder: gpt2, bart, modern with causal",
 }
 
 
@@ -198,7 +198,6 @@ class Model(nn.Module):
         """The output layer: weight (V, E), tied to the token embedding, and the bias (V,) of the head, if any."""
         head = self.heads["masked" if "masked" in self.heads else "next"]
         bias: Tensor | None = head.bias  # type: ignore[assignment]
-        assert self.body.embeddings.tokens is not None
         return self.body.embeddings.tokens.weight, None if bias is None else bias.flatten()
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:

@@ -69,7 +69,7 @@ class ObjectiveConfig(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        alone = [name for name in ("next", "denoise") if getattr(self, name)]
+        alone = ["next = true"] * self.next + ["denoise"] * (self.denoise is not None)
         if alone and (self.masked or self.pair or len(alone) > 1):
             raise ValueError(f"{alone[0]} goes alone: leave out masked, pair and whatever else is to be learned")
         if not (alone or self.masked or self.pair):

@@ -25,7 +25,7 @@ from pluri.run.symptoms_data import (
 )
 from pluri.run.symptoms_training import diagnose_journal
 from pluri.sequences import expand, read_records, read_rows
-from pluri.tasks.formats import PAIR, read_labelled
+from pluri.tasks.formats import PAIR, TRANSLATION, read_labelled
 from pluri.tasks.questions import holds_questions
 from pluri.tasks.task import Kind, Labelled
 from pluri.tokens.store import TokenStore
@@ -165,7 +165,8 @@ def _data_file(file: str) -> DataFile:
         return DataFile(file, [record.text for record in records], None, [record.where for record in records])
     labelled: list[Labelled] = read_labelled(file, kind)[:MOST_RECORDS]
     texts = [" ".join(item.units) for item in labelled]
-    return DataFile(file, texts, [item.labels for item in labelled], [item.where for item in labelled])
+    labels = [() if kind == "translate" else item.labels for item in labelled]  # of which hardly one comes twice
+    return DataFile(file, texts, labels, [item.where for item in labelled])
 
 
 def _kind(file: str) -> Kind | None:
@@ -180,6 +181,8 @@ def _kind(file: str) -> Kind | None:
     row, _ = next(read_rows(file))
     if "tokens" in row and "tags" in row:
         return "tag"
+    if all(name in row for name in TRANSLATION):
+        return "translate"
     if "label" in row and all(name in row for name in PAIR):
         return "pair"
     return "classify" if "text" in row and "label" in row else None
