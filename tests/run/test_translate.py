@@ -54,7 +54,7 @@ def tuned(folder: Path) -> Path:
     settings = {"task": "translate", "model": folder / "model", "output": folder / "tuned", "seeds": 1, **files}
     settings |= {
         "epochs": 1,
-        "min_steps": 120,
+        "min_steps": 160,
         "batch_tokens": 1000,
         "learning_rate": 3e-3,
         "validations": 1,
