@@ -36,7 +36,7 @@ _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
     "masked": "a causal model predicts the next token: objective.next = true; with an encoder, objective.denoise",
-    "next": "only a causal model predicts the next token, also one beside an encoder: gpt2, bart, modern with causal",
+    "next": "only a causal model predicts the next token: gpt2, bart, modern with causal = true or decoder_layers",
 }
 
 
