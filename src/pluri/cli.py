@@ -174,7 +174,7 @@ def finetune(
     Answers have more settings: --set doc_stride=128 (tokens of OVERLAP between neighbouring windows of a document, not
     the step from one to the next), max_question_length, max_answer_length, n_best_size, null_score_diff_threshold,
     scoring (words as SQuAD, characters as CMRC and DRCD).
-    Tags of spans: --set legal=true.
+    Tags of spans: --set legal=true. Texts: --set beams=4, length_penalty, max_new_tokens.
 
     To change less than all weights: --set lora_rank=8, or freeze, reinit_layers, layer_decay.
 
@@ -182,7 +182,8 @@ def finetune(
 
     Args:
         config: a TOML file with the same settings and more; what is given here wins.
-        task: classify, pair (a label two sequences), tag (a label a token), or answer (a question by part of a text).
+        task: classify, pair (a label two sequences), tag (a label a token), answer (a question by part of a text), or
+            translate (a text by a text).
         model: folder of the pretrained model, or its name on the Hugging Face hub.
         train: labelled file.
         validation: labelled file that chooses the best moment.

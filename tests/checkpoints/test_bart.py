@@ -80,6 +80,7 @@ def agree(ours: Model, theirs: Any) -> None:
     answer = asked(theirs, padded)
     for batch in (padded, packed):
         assert batch.source is not None
+        assert padded.source is not None
         encoded = ours.body(batch.source, layers=True)
         for mine, other in zip(encoded, answer.encoder_hidden_states, strict=True):
             for a, b in zip(

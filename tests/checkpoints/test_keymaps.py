@@ -30,6 +30,7 @@ HEADS = {
     "eurobert": [*ALL, {"masked": 50, "pair": 2}, {"answer": 2}],
     "gpt2": [{"next": 50}, {}],
     "llama": [{"next": 50}, {}],
+    "bart": [{"next": 50}, {}],
     "modern": [{"masked": 50, "pair": 2, "classify": 3, "tag": 4}],
 }
 

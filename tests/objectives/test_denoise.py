@@ -96,7 +96,10 @@ def test_a_sequence_does_not_depend_on_its_group(kinds: list[str], data: st.Data
     keys = sequence_keys(1, 2, np.arange(len(lengths)))
     objective = Denoising(Denoise.parse({"kinds": kinds}), TOKENIZER)
     before = tokens.ids.copy()
-    together, apart = contents(objective(tokens, sentences, keys)), contents(objective(*picked, keys[some]))
+    together, apart = (
+        contents(objective(tokens, sentences, keys)),
+        contents(objective(picked[0], picked[1], keys[some])),
+    )
     assert np.array_equal(before, tokens.ids)  # a pure function leaves its arguments alone
     assert [together[i] for i in some] == apart
 
@@ -298,7 +301,7 @@ def test_impossible_denoising_is_refused(make_store):
         Denoise.parse({"kinds": ["mass", "rotate"]})
     with pytest.raises(UsageError, match="named twice"):
         Denoise.parse({"kinds": ["mask", "mask"]})
-    with pytest.raises(UsageError, match="denoise goes with no pair"):
+    with pytest.raises(UsageError, match="denoise goes alone"):
         ObjectiveConfig.parse({"denoise": {"kinds": ["mask"]}, "pair": "sop"})
     with pytest.raises(UsageError, match="no sentinel tokens"):
         Denoising(Denoise(kinds=("sentinel",)), make_store([1]).tokenizer)

@@ -288,3 +288,13 @@ def test_going_on_from_a_model_of_another_tokenizer_is_told_as_that(store: Path,
 def test_a_folder_has_a_name(store: Path) -> None:
     with pytest.raises(UsageError, match="output: is empty"):
         PretrainConfig.load(None, [f"store={store}", "output=", "training.steps=1"])
+
+
+@pytest.mark.parametrize("kinds", [["infill", "permute"], ["mass"]])
+def test_denoising_resumes_too(store: Path, tmp_path: Path, kinds: list[str]) -> None:
+    values = config(store, tmp_path / "unused").model_dump(mode="json")
+    model = {"preset": "bart", "size": "tiny", "hidden_size": 32, "num_layers": 1, "max_length": 32}
+    values |= {"model": model, "objective": {"denoise": {"kinds": kinds}}}
+    verdict = verify_resume(PretrainConfig.parse(values), steps=4)
+    assert verdict.equal, verdict.differences
+    assert verdict.tensors > 30

@@ -44,6 +44,11 @@ class Batch:
         return int(self.lengths.sum()) + (0 if self.source is None else self.source.num_tokens)
 
     @property
+    def num_positions(self) -> int:
+        """Positions, those of the source too, padding included."""
+        return self.input_ids.numel() + (0 if self.source is None else self.source.num_positions)
+
+    @property
     def predicted(self) -> Tensor:
         """Flat indices (P,) of the positions that have a label."""
         if self.labels is None:

@@ -36,11 +36,12 @@ _ONLY = {
 def save_adapter(folder: Path, model: Model, lora: Lora | None, *, base: str | Path) -> None:
     """Writes the adapters and the heads of a fine-tuned published model, whole or not at all.
 
-    lora: None (and heads that `transformers` has no class for) removes what an earlier run left there. base: the model
-    that was fine-tuned, as `peft` is to find it. CheckpointError if the folder cannot be written.
+    lora: None (and BART, whose folder has the adapters merged alone, and heads that `transformers` has no class for)
+    removes what an earlier run left there. base: the model that was fine-tuned, as `peft` is to find it.
+    CheckpointError if the folder cannot be written.
     """
     config = model.config
-    if lora is None or passed_over(model):
+    if lora is None or config.family == "bart" or passed_over(model):
         if (folder / ADAPTER_CONFIG).exists():
             shutil.rmtree(folder)
         return

@@ -43,7 +43,7 @@ def stream(prompt: str, folder: str | Path, *, int8: bool = False, **settings: A
 def _opened(folder: str | Path, int8: bool) -> tuple[Model, Tokenizer]:
     """A causal model, on the fastest device and precision."""
     model, tokenizer = load_model(folder)
-    if "next" not in model.heads:
+    if "next" not in model.heads or not model.config.causal:
         do = "give one that was pretrained with objective.next = true, or a GPT-2"
         raise UsageError("this model does not predict the next token", where=str(folder), do=do)
     keep_freed_memory()

@@ -31,13 +31,16 @@ class Steps(Protocol):
 
 
 class CausalSteps:
-    """Steps of a causal model, with a cache: a token costs its own computation alone.
+    """Steps of a causal model, also of one beside an encoder, with a cache: a token costs its own computation alone.
 
     prompts: the ids of each row, at least one. room: tokens that will be put behind each row at most.
+    source: what an encoder reads for the rows, one sequence a row.
     The device and precision are the model's.
     """
 
-    def __init__(self, model: Model, prompts: Sequence[Sequence[int]], room: int) -> None:
+    def __init__(
+        self, model: Model, prompts: Sequence[Sequence[int]], room: int, *, source: Batch | None = None
+    ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         lengths = np.array([len(prompt) for prompt in prompts], np.int64)
@@ -49,7 +52,8 @@ class CausalSteps:
         ids[inside] = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
         positions = torch.arange(width).expand(rows, -1).masked_fill(~inside, 0)
         starts = torch.arange(rows) * width
-        self._pass(Batch(ids, inside.int(), positions, torch.zeros_like(ids), starts, torch.from_numpy(lengths)))
+        types, sizes = torch.zeros_like(ids), torch.from_numpy(lengths)
+        self._pass(Batch(ids, inside.int(), positions, types, starts, sizes, source=source))
 
     def advance(self, tokens: Tensor) -> None:
         ids = tokens[:, None]

@@ -35,7 +35,7 @@ LACKS: dict[str, tuple[str, ...]] = {
 _INSTEAD = {
     "pair": "pretrain with masked tokens alone, or bert",
     "pool": "use Model.pooled",
-    "masked": "a causal model predicts the next token: objective.next = true",
+    "masked": "a causal model predicts the next token: objective.next = true; with an encoder, objective.denoise",
     "next": "only a decoder predicts the next token: gpt2, bart, or modern with causal = true or decoder_layers",
 }
 
@@ -73,6 +73,8 @@ class NextHead(nn.Module):
 
     The published bodies end in a norm with gains, and there is nothing between; that of `modern` gets its gains here.
     """
+
+    bias: Tensor | None
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
@@ -213,8 +215,7 @@ class Model(nn.Module):
         assert isinstance(head, MaskedHead | NextHead)
         assert self.body.embeddings.tokens is not None
         weight = self.body.embeddings.tokens.weight if head.weight is None else head.weight
-        bias: Tensor | None = head.bias
-        return weight, None if bias is None else bias.flatten()
+        return weight, None if head.bias is None else head.bias.flatten()
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.

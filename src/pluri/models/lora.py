@@ -90,4 +90,6 @@ def attach(model: Model, rank: int, alpha: int, targets: LoraTargets, seed: int)
 
 def _linear_layers(model: Model) -> dict[str, nn.Linear]:
     named = model.named_modules()
-    return {name: m for name, m in named if name.startswith("body.blocks.") and isinstance(m, nn.Linear)}
+    return {
+        name: m for name, m in named if name.startswith("body.") and ".blocks." in name and isinstance(m, nn.Linear)
+    }

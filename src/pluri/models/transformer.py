@@ -68,8 +68,10 @@ def token_dropout_scale(batch: Batch, mask_id: int) -> Tensor:
 class Embeddings(nn.Module):
     """Token, segment and position embeddings, summed and normalized; projected where E is not D (Lan et al. 2020).
 
-    decodes: of a decoder beside an encoder, whose token embedding it reads.
+    decodes: of a decoder beside an encoder, whose token embedding it reads: it has none.
     """
+
+    tokens: nn.Embedding
 
     def __init__(self, config: ModelConfig, *, decodes: bool = False) -> None:
         super().__init__()
@@ -77,7 +79,8 @@ class Embeddings(nn.Module):
         self.position_offset = config.position_offset
         self.token_dropout = config.token_dropout
         self.dropout = config.dropout
-        self.tokens = None if decodes else nn.Embedding(config.vocab_size, width)
+        if not decodes:
+            self.tokens = nn.Embedding(config.vocab_size, width)
         self.types = nn.Embedding(config.token_types, width) if config.token_types else None
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_length + config.position_offset, width) if learned else None
@@ -88,9 +91,7 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: Batch, shared: nn.Embedding | None = None) -> Tensor:
         """(B, L, D). shared: the token embedding of the encoder, where there is none of its own."""
-        tokens = shared or self.tokens
-        assert tokens is not None
-        x = tokens(batch.input_ids)
+        x = (self.tokens if shared is None else shared)(batch.input_ids)
         if self.token_dropout is not None:
             x = (x * token_dropout_scale(batch, self.token_dropout)).to(x.dtype)
         if self.types is not None:

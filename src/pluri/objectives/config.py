@@ -37,7 +37,7 @@ class Denoise(Config):
 
 class ObjectiveConfig(Config):
     """Masked tokens (BERT, RoBERTa, SpanBERT), sentence pairs (BERT's NSP, ALBERT's SOP), or both at once; or the next
-    token (GPT), or denoising (BART, MASS, T5), which go alone.
+    token (GPT), or denoising (BART, MASS, T5), each of which goes alone.
 
     next: predict each token from those before it, in a causal model.
     masked: predict tokens that were covered.
@@ -47,7 +47,7 @@ class ObjectiveConfig(Config):
     span_mean, span_max: a span has k words with probability proportional to (1 - 1/span_mean)**k, k up to span_max.
         5 and 10 are SpanBERT's (Joshi et al., 2020, section 3.1): 3.8 words on average.
     pair: tell whether the second part follows the first ("nsp"), or whether two parts are in order ("sop").
-    denoise: rebuild what was broken (BART, MASS, T5), instead of the others: for a model with a decoder.
+    denoise: rebuild what was broken, in an encoder with a decoder.
     """
 
     next: bool = False
@@ -64,16 +64,16 @@ class ObjectiveConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _alone(cls, values: Any) -> Any:
-        return {"masked": False, **values} if isinstance(values, dict) and values.get("next") is True else values
+        alone = isinstance(values, dict) and (values.get("next") is True or values.get("denoise") is not None)
+        return {"masked": False, **values} if alone else values
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.next and (self.masked or self.pair):
-            raise ValueError("next = true goes alone: leave out masked and pair")
-        if not (self.next or self.masked or self.pair):
-            raise ValueError("nothing to learn: set masked = true, pair = 'nsp' or 'sop', or next = true")
-        if self.denoise is not None and (self.next or self.pair):
-            raise ValueError("denoise goes with no pair and no next token")
+        alone = ["next = true"] * self.next + ["denoise"] * (self.denoise is not None)
+        if alone and (self.masked or self.pair or len(alone) > 1):
+            raise ValueError(f"{alone[0]} goes alone: leave out masked, pair and whatever else is to be learned")
+        if not (alone or self.masked or self.pair):
+            raise ValueError("nothing to learn: set masked = true, pair = 'nsp' or 'sop', next = true, or denoise")
         if self.mask + self.random > 1 + 1e-9:
             raise ValueError(f"mask + random must be at most 1, got {self.mask} + {self.random}")
         return self

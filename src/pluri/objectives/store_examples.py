@@ -54,7 +54,7 @@ class StoreExamples:
         documents = np.arange(store.num_documents) if documents is None else np.sort(documents)
         self._by_sentence = config.pair is not None or "permute" in kinds
         self._pieces = (cut_at_sentences if self._by_sentence else cut)(store, documents, room)
-        self._masked = MaskedTokens(config, store.tokenizer) if config.masked and not config.denoise else None
+        self._masked = MaskedTokens(config, store.tokenizer) if config.masked else None
         self._denoising = Denoising(config.denoise, store.tokenizer) if config.denoise else None
         self._tails = Tails.of(store, self._pieces) if config.pair == "nsp" else None
         self._store, self._pair, self._seed = store, config.pair, seed

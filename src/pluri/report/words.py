@@ -22,6 +22,7 @@ METHODS = {
     "QANet": "A network built for questions before there was pretraining; it learns from the labels alone.",
     "static vectors + logistic regression": "A classic: one vector for each word, wherever it stands; weighs them.",
     "static vectors + ridge regression": "A classic: one vector for each word, wherever it stands; weighs them.",
+    "source copied": "Gives each text back as it is. Anything useful must beat it.",
     "majority": "Always gives the most frequent answer. Anything useful must beat it.",
 }
 TASKS = {
@@ -29,6 +30,7 @@ TASKS = {
     "classify": "to give a label to every sequence",
     "pair": "to give a label to every two sequences",
     "answer": "to find the answer to a question in a document",
+    "translate": "to write a text for a text",
 }
 METRICS = {
     "accuracy": ("accuracy", "the share of answers that are right"),
@@ -40,6 +42,13 @@ METRICS = {
     "micro_f1": ("micro F1", "the balance of hits and false alarms, every answer counting the same"),
     "positive_f1": ("F1 of the positive label", "the balance of hits and false alarms of one of the two labels"),
     "f1": ("F1", "the balance of hits and false alarms"),
+    "chrf": ("chrF", "how many short runs of characters are those of the true text, 0 to 100"),
+    "bleu": ("BLEU", "how many short runs of words are those of the true text, 0 to 100"),
+    "rouge1": ("ROUGE-1", "how many words are those of the true text"),
+    "rouge2": ("ROUGE-2", "how many pairs of words are those of the true text"),
+    "rougeL": ("ROUGE-L", "how many words stand in the order of the true text"),
+    "length_ratio": ("length", "words written for each word of the true text: 1 is as long"),
+    "repetition": ("repetition", "the share of four words in a row that were said before in the same text"),
     "exact_match": ("exact match", "the share of answers that are right to the letter"),
     "span_f1": ("F1 of spans", "the balance of hits and false alarms; a hit has the right type and both ends right"),
     "span_precision": ("precision of spans", "the share of the predicted spans that are right"),

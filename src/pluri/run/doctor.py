@@ -25,7 +25,7 @@ from pluri.run.symptoms_data import (
 )
 from pluri.run.symptoms_training import diagnose_journal
 from pluri.sequences import expand, read_records, read_rows
-from pluri.tasks.formats import PAIR, read_labelled
+from pluri.tasks.formats import PAIR, TRANSLATION, read_labelled
 from pluri.tasks.questions import holds_questions
 from pluri.tasks.task import Kind, Labelled
 from pluri.tokens.store import TokenStore
@@ -133,7 +133,7 @@ def _packing(journal: Journal) -> list[Finding]:
         made = [batches[step] for step in range(4)]
     except (PluriError, KeyError, TypeError, AttributeError):
         return []  # not a pretraining run, or its store is gone: there is nothing to say
-    share = sum(batch.num_tokens for batch in made) / sum(batch.input_ids.numel() for batch in made)
+    share = sum(batch.num_tokens for batch in made) / sum(batch.num_positions for batch in made)
     severity = graded(1 - share, EMPTY_PACKING)
     what = f"{100 * share:.1f}% of the positions in a batch hold a token; the rest is padding"
     do = "set training.packed = true, or lower model.max_length towards the length of the documents"
@@ -165,7 +165,8 @@ def _data_file(file: str) -> DataFile:
         return DataFile(file, [record.text for record in records], None, [record.where for record in records])
     labelled: list[Labelled] = read_labelled(file, kind)[:MOST_RECORDS]
     texts = [" ".join(item.units) for item in labelled]
-    return DataFile(file, texts, [item.labels for item in labelled], [item.where for item in labelled])
+    labels = [() if kind == "translate" else item.labels for item in labelled]  # of which hardly one comes twice
+    return DataFile(file, texts, labels, [item.where for item in labelled])
 
 
 def _kind(file: str) -> Kind | None:
@@ -180,6 +181,8 @@ def _kind(file: str) -> Kind | None:
     row, _ = next(read_rows(file))
     if "tokens" in row and "tags" in row:
         return "tag"
+    if all(name in row for name in TRANSLATION):
+        return "translate"
     if "label" in row and all(name in row for name in PAIR):
         return "pair"
     return "classify" if "text" in row and "label" in row else None

@@ -34,7 +34,7 @@ class FinetuneConfig(Tuning):
     """A fine-tuning run.
 
     task: "classify", a label (or, with `regression`, a number) a sequence; "pair", the same of two sequences; "tag", a
-        label a token; "answer", a span of a document for a question.
+        label a token; "answer", a span of a document for a question; "translate", a text for a text.
     model: the folder of a pretrained model. output: becomes a model folder, with results.json, curves.jsonl (how each
         fine-tuning went) and predictions.jsonl; of answers, with predictions.json, nbest_predictions.json,
         null_odds.json, mistakes.json, and submission.csv for the course.
@@ -44,10 +44,11 @@ class FinetuneConfig(Tuning):
         that is kept is of the largest. seeds: how many, or which.
     metric: accuracy, macro_f1, micro_f1, mcc, or with two labels positive_f1, the F1 of the later one (numbers by
         value, others by characters); pearson or spearman for regression; f1 or exact_match for answers;
-        where tags spell spans also span_f1, which is the default there, span_precision or span_recall.
+        where tags spell spans also span_f1, which is the default there, span_precision or span_recall; of texts chrf,
+        bleu, rouge1, rouge2, rougeL or exact_match.
     legal: predict only sequences of tags that their scheme of spans allows.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
-        answers the random start alone.
+        answers the random start alone; for texts that, and the source copied.
     static_vectors: a file of word vectors (text of word2vec or GloVe), for one more baseline: regression on their
         mean, or for tags on a word's and its neighbours'.
     qanet: also answer by a QANet with so many blocks in its model encoder (published: 7), from a random start and with
@@ -119,7 +120,10 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         legal=config.legal,
     )
     counts = _counts(config, train.records)
-    model, tokenizer = load_model(config.model, heads={task.head: task.num_outputs})
+    model, tokenizer = load_model(config.model, heads=None if task.kind == "translate" else task.heads(0))
+    if task.kind == "translate" and not model.config.decoder_layers:
+        do = "take a BART, or pretrain one with objective.denoise"
+        raise UsageError(f"{model.config.family} has no decoder beside an encoder", where=str(config.model), do=do)
     comparisons = compare(
         model,
         tokenizer,
@@ -205,6 +209,8 @@ def _results(
     cut = {name: count for name, count in comparison.truncated.items() if count}
     limit = "were longer than the model reads"
     what = {"answer": "questions were longer than max_question_length", "pair": f"pairs {limit}"}
+    if task.kind == "translate" and config.baselines:
+        notes.append("frozen features, TF-IDF and the majority predict labels, not texts: they are not in the table")
     notes += [f"{n} {name} {what.get(task.kind, f'texts {limit}')}, and were cut" for name, n in cut.items()]
     if comparison.coverage is not None:
         notes.append(f"{comparison.coverage:.1%} of the words judged on have a vector in {config.static_vectors}")

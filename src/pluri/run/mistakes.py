@@ -76,7 +76,7 @@ def _attention(
         window = inside[:1]
         batch = pack(examples.examples(window, np.zeros(1, np.int64)), model.config.max_length).to(device)
         begins = np.cumsum(examples.sizes[window[0]])  # of the window's parts; the question is the second
-        answer = begins[2] + np.arange(first[i], last[i] + 1) - examples.first[window[0]]
+        answer = np.arange(int(first[i]), int(last[i]) + 1) + begins[2] - examples.first[window[0]]
         weights = attention_maps(model, batch)[-1][0, :, answer, begins[0] : begins[1]].mean((0, 1))
         shares = (weights / weights.sum()).tolist()
         places = tokenizer.encode_batch([examples.questions[i].units[0]])[0].offsets

@@ -13,7 +13,7 @@ from pluri.checkpoints.checkpoint import atomic_file
 from pluri.tasks.compare import Comparison
 from pluri.tasks.encode import spaced
 from pluri.tasks.fit import Predictions
-from pluri.tasks.formats import PAIR
+from pluri.tasks.formats import PAIR, TRANSLATION
 from pluri.tasks.spans import SpanTags, find_spans
 from pluri.tasks.task import Labelled, Targets, Task, questions
 
@@ -26,11 +26,14 @@ def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predi
         first = here.stop
         values = predictions.values[here]
         scores = None if predictions.scores is None else [round(float(score), 4) for score in predictions.scores[here]]
-        labels = [float(value) if task.regression else task.labels[int(value)] for value in values]
+        labels = [float(value) if task.regression else task.labels[int(value)] for value in values if task.labels_units]
         if task.kind == "tag":
             line = {"tokens": record.units, "tags": labels, "scores": scores}
             line |= {"spans": _spans(task.tags, record.units, values)} if task.tags else {}
             line |= {"gold_tags": record.labels} if record.labels else {}
+        elif task.kind == "translate":
+            line = dict(zip(TRANSLATION, (record.units[0], str(values[0])), strict=True))
+            line |= {"gold": record.labels[0]} if record.labels else {}
         else:
             names = PAIR if task.kind == "pair" else ("text",)
             line: dict[str, Any] = {**dict(zip(names, record.units, strict=True)), "label": labels[0]}

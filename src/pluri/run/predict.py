@@ -21,6 +21,7 @@ from pluri.tasks.intervals import bootstrap
 from pluri.tasks.questions import read_questions
 from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Kind, Labelled, Task
+from pluri.tasks.translate import TextExamples, Writing
 from pluri.tokens.tokenizer import Tokenizer
 
 ANSWERING = "answering.toml"
@@ -41,7 +42,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of a fine-tuned model on labelled data, each with its 95% bootstrap interval over the sequences.
 
-    settings: "name=value" for a field of `Answering`, of tags `Tagging` (legal=true); by default as in fine-tuning.
+    settings: "name=value" for a field of `Answering`, of tags `Tagging` (legal=true), of texts `Writing` (beams=1); by
+        default as in fine-tuning.
     Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of two labels also
     "positive": which one positive_f1 is of; of answers also "scoring": by whose rules, "words" (SQuAD) or "characters"
     (CMRC and DRCD).
@@ -75,8 +77,8 @@ def predict(
 
     {"text", "label", "score"}, of pairs with "sentence1" and "sentence2" instead; no "score" of a number; {"tokens",
     "tags", "scores"} for tags, with "spans" where they spell any: {"type", "start", "end", "text"}, of tokens, the end
-    exclusive. A score is the probability that the model gives its answer. Labels in `data` are not needed, and not
-    read. UsageError: the output is the input.
+    exclusive; {"source", "target"} of translations. A score is the probability that the model gives its answer. Labels
+    in `data` are not needed, and not read. UsageError: the output is the input.
     Of answers, `output` is a folder: predictions.json, nbest_predictions.json, null_odds.json, and submission.csv if
     `data` has the course's format. settings: as in `evaluate`.
     """
@@ -102,9 +104,13 @@ class _Tuned:
     tokenizer: Tokenizer
     task: Task
     settings: Answering
+    writing: Writing
 
     def say(self, records: Sequence[Labelled], truncate: bool) -> Predictions:
         config = self.model.config
+        if self.task.kind == "translate":
+            texts = TextExamples(records, self.tokenizer, length=config.max_length, truncate=truncate)
+            return predict_units(self.model, self.task, texts, self.writing)
         common: dict[str, Any] = {"length": config.max_length, "token_types": config.token_types}
         if self.task.kind == "answer":
             examples = AnswerExamples(records, self.tokenizer, settings=self.settings, **common)
@@ -117,6 +123,8 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     """UsageError if the model was not fine-tuned."""
     described = read_config(folder)
     kind: Kind | None = described.task or next((head for head in _HEADS if head in described.heads), None)
+    if described.config.decoder_layers and "next" in described.heads:
+        kind = "translate"
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
     if settings and kind in ("classify", "pair"):
@@ -125,9 +133,10 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     answering = Answering.load(kept if kept.exists() else None, list(settings) if kind == "answer" else [])
     regression = described.problem == "regression"
     labels = () if regression else tuple(described.labels or ())
-    metric = "f1" if kind == "answer" else "pearson" if regression else "accuracy"
+    writing = Writing.load(None, list(settings) if kind == "translate" else [])
+    metric = {"answer": "f1", "translate": "chrf"}.get(kind, "pearson" if regression else "accuracy")
     model, tokenizer = load_model(folder)
     tagging = kept_tagging(folder, labels, settings) if kind == "tag" else Tagging()
     threshold = answering.null_score_diff_threshold
     task = Task(kind, labels, metric, answering.scoring, threshold, tagging.scheme, tagging.legal)
-    return _Tuned(model, tokenizer, task, answering)
+    return _Tuned(model, tokenizer, task, answering, writing)

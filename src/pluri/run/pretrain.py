@@ -48,7 +48,7 @@ class PretrainConfig(Config):
     """A pretraining run.
 
     store: the folder that `prepare` made. output: gets journal.jsonl, checkpoints/ and model/.
-    model: `preset` (a family: modern, bert, roberta ...), `size` (tiny ... base), and any field of ModelConfig; or
+    model: `preset` (a family: modern, bert, bart ...), `size` (tiny ... base), and any field of ModelConfig; or
         `init`, the folder of a model to go on from, or its name on the Hugging Face hub.
     validation: the share of documents held out to measure the loss on, at most 2,000 of them; the first million tokens
         of these are used.
@@ -81,6 +81,7 @@ def pretrain(
         model = _model(config, store)
         train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
         _check_enough(config, len(train_on))
+        _check_fits(config.objective, model.config)
         if config.spectral_start and "init" not in config.model and can_start(model) and not saved:
             spectral_start(model, store, train_on)
         held_out = _batches(config, store, hold_out, model.config.max_length) if len(hold_out) else None
@@ -129,6 +130,17 @@ def _check_enough(config: PretrainConfig, documents: int) -> None:
         raise UsageError("no document is left to train on", where="validation", do="hold out less, or give more text")
     if config.objective.pair == "nsp" and documents < 2:
         raise UsageError("next-sentence prediction needs two documents or more", do="set objective.pair to 'sop'")
+
+
+def _check_fits(objective: ObjectiveConfig, model: ModelConfig) -> None:
+    if objective.denoise and not model.decoder_layers:
+        do = "take preset = 'bart', or modern with decoder_layers"
+        raise UsageError(
+            f"{model.family} has no decoder beside an encoder to rebuild what was broken", where="model", do=do
+        )
+    if objective.next and model.decoder_layers:
+        do = "take preset = 'gpt2', or modern with causal = true"
+        raise UsageError(f"{model.family} has an encoder, which sees the next tokens", where="model", do=do)
 
 
 def _batches(config: PretrainConfig, store: TokenStore, documents: NDArray[np.int64], length: int) -> Batches:
@@ -206,7 +218,7 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
 
 def _heads(config: PretrainConfig, vocab_size: int) -> dict[str, int]:
     objective = config.objective
-    wanted = {"next": objective.next, "masked": objective.masked, "pair": objective.pair}
+    wanted = {"next": objective.next or objective.denoise, "masked": objective.masked, "pair": objective.pair}
     return {head: 2 if head == "pair" else vocab_size for head, learned in wanted.items() if learned}
 
 

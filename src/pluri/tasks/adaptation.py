@@ -50,7 +50,9 @@ class Adaptation(Config):
 
     def check(self, model: ModelConfig) -> None:
         """UsageError if a model has not as many layers as are to be frozen or to start anew."""
-        layers = 1 if model.shared_layers else model.num_layers
+        layers = model.num_layers + model.decoder_layers
+        if model.shared_layers:
+            layers = 1 if not model.decoder_layers else 2
         frozen = self.freeze if isinstance(self.freeze, int) else 0
         has = f"the model has {layers}" + (", shared by all" if model.shared_layers else "")
         for name, count in (("freeze", frozen), ("reinit_layers", self.reinit_layers)):

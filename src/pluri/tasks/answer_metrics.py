@@ -76,7 +76,7 @@ def answer_outcome(
         2018 and DRCD), or "auto": characters if most letters of the references are Chinese.
     """
     if scoring == "auto":
-        scoring = "characters" if _chinese(references) else "words"
+        scoring = "characters" if chinese(references) else "words"
     judge = by_words if scoring == "words" else by_characters
     answerable = np.array([len(texts) > 0 for texts in references], bool)
     some_without = not answerable.all()
@@ -133,6 +133,7 @@ def _f1(same: int, predicted: list[str], gold: list[str], some_without: bool) ->
     return 2 * same / (len(predicted) + len(gold)) if same else 0.0
 
 
-def _chinese(references: Sequence[Sequence[str]]) -> bool:
+def chinese(references: Sequence[Sequence[str]]) -> bool:
+    """Whether most letters are Han characters."""
     text = "".join(text for texts in references[:1000] for text in texts)
     return 2 * len(_HAN.findall(text)) > sum(character.isalnum() for character in text)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.models.lora import Lora
@@ -20,6 +22,7 @@ from pluri.tasks.task import Labelled, Targets, Task, draw
 from pluri.tokens.tokenizer import Tokenizer
 
 PRETRAINED, RANDOM_START, FROZEN, MAJORITY = "pretrained", "random start", "frozen features", "majority"
+COPIED = "source copied"
 TFIDF, TFIDF_RIDGE = "TF-IDF + logistic regression", "TF-IDF + ridge regression"
 WINDOWS = "character windows + linear"
 QANET = "QANet"
@@ -145,7 +148,8 @@ def compare(
     model: pretrained; it is copied, not changed.
     labelled: how many; None is all. Each has its comparison, of which only the last keeps a model.
     baselines: False leaves only the pretrained model. Answers are compared with a random start alone: frozen features,
-        TF-IDF and the majority predict labels, not spans. The random start learns all of its weights, whatever
+        TF-IDF and the majority predict labels, not spans. Translations are compared with a random start and with their
+        sources as they stand. The random start learns all of its weights, whatever
         `tuning` says of the pretrained model's (`Adaptation.of_random_start`).
     static_vectors: a file of word vectors (see `read_vectors`), for one more baseline.
     qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
@@ -156,12 +160,12 @@ def compare(
     tuning = tuning or Tuning()
     tuning.check(model.config)
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
-    if baselines and task.kind != "answer":
+    if baselines and task.labels_units:
         _scikit_learn()
     vectors = None
     if static_vectors is not None:
-        if not baselines or task.kind == "answer":
-            what = "answers have no such baseline" if baselines else "baselines = false leaves no baseline"
+        if not baselines or not task.labels_units:
+            what = f"the task {task.kind} has no such baseline" if baselines else "baselines = false leaves no baseline"
             raise UsageError(what, where="static_vectors", do="leave it out")
         words = (word for record in (*train, *validation, *test) for word in words_of(task, record))
         vectors = read_vectors(static_vectors, words)
@@ -202,7 +206,10 @@ def _runs(
         fresh = method == RANDOM_START
         how = tuning.of_random_start() if fresh else tuning
         yield fine_tuned(method, model, task, splits, seed, how, fresh=fresh)
-    if baselines and task.kind != "answer":
+    if baselines and task.kind == "translate":
+        copies = np.array([record.units[0] for record in splits.test.records], object)
+        yield Run(COPIED, seed, task.outcome(splits.test.records, copies))
+    if baselines and task.labels_units:
         for method, values in _baselines(model, task, splits, vectors):
             yield Run(method, seed, task.outcome(splits.test.records, values))
     if qanet:
@@ -218,7 +225,7 @@ def fine_tuned(
     tuned = with_new_head(start, task, seed, fresh=fresh, dropout=tuning.dropout)
     trained = fit(tuned, task, splits.train, splits.validation, tuning, seed=seed)
     final = settled(task, trained.best)
-    said = predict(tuned, final, splits.test.encoded)
+    said = predict(tuned, final, splits.test.encoded, tuning)
     outcome = task.outcome(splits.test.records, said.values)
     kept = tuned if method == PRETRAINED else None
     points = curve(trained, task.metric)

@@ -67,7 +67,7 @@ class TaskExamples:
             if token_types > 1:
                 self.token_type_ids = np.minimum(pairs.types, token_types - 1)
         else:
-            pieces, self.truncated = _texts(records, tokenizer, room, truncate)
+            pieces, self.truncated = encoded_texts(records, tokenizer, room, truncate)
         lengths = np.array([len(p) for p in pieces], np.int64)
         self.offsets = offsets_of(lengths + len(before) + len(after))
         parts = [part for piece in pieces for part in (before, piece, after)]
@@ -126,7 +126,7 @@ class TaskExamples:
         )
 
 
-def _texts(
+def encoded_texts(
     records: Sequence[Labelled], tokenizer: Tokenizer, room: int, truncate: bool
 ) -> tuple[list[NDArray[np.int32]], int]:
     """The ids of each text, and how many texts were cut."""

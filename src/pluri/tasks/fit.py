@@ -18,7 +18,7 @@ from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.errors import UsageError
-from pluri.losses import answer_loss, classification_loss, tagging_loss
+from pluri.losses import answer_loss, classification_loss, pretraining_loss, tagging_loss
 from pluri.models.config import ModelConfig
 from pluri.models.heads import Model
 from pluri.runtime import Precision, keep_freed_memory, pick_device
@@ -28,6 +28,7 @@ from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.decode import Nbest, best_spans, best_threshold
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.task import Labelled, Targets, Task
+from pluri.tasks.translate import TextExamples, Writing, write_targets
 from pluri.tasks.viterbi import legal_labels
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.trainer import TrainingConfig, train
@@ -48,12 +49,13 @@ _SHORTEST_ROW = 128
 # positions, 202 in batches of 2,048, 255 in rows of 64 besides. A GPU wants large batches.
 _PREDICTION_ROW, _PREDICTION_TOKENS, _PREDICTION_TOKENS_ON_CPU = 64, 8192, 2048
 THRESHOLD = "null_score_diff_threshold"
+Encoded = TaskExamples | AnswerExamples | TextExamples
 
 
-class Tuning(Adaptation, Answering):
+class Tuning(Adaptation, Answering, Writing):
     """How to fine-tune. The defaults are for few labels: what is tiny is passed over more often.
 
-    The settings of answers (`Answering`) are of no effect in other tasks.
+    The settings of answers (`Answering`) and of translations (`Writing`) are of no effect in other tasks.
 
     epochs: passes over the training data, but at least `min_steps` steps.
     batch_tokens: of a step; by default what makes 100 steps an epoch, within 256 and 2048, and at least 8 sequences.
@@ -83,7 +85,7 @@ class Tuning(Adaptation, Answering):
     precision: Precision = "auto"
     truncate: bool = False
 
-    def batches(self, examples: TaskExamples | AnswerExamples, most: int, seed: int) -> Batches:
+    def batches(self, examples: Encoded, most: int, seed: int) -> Batches:
         """Batches of the training data, in rows of at most `most` positions."""
         share = round(len(examples) * examples.mean_length / _STEPS_AN_EPOCH)
         fitting = max(min(max(share, _FEWEST_TOKENS), _MOST_TOKENS), round(_FEWEST_SEQUENCES * examples.mean_length))
@@ -120,7 +122,7 @@ class Split:
     """Labelled sequences together with their encoding, made once and used by every run."""
 
     records: Sequence[Labelled]
-    encoded: TaskExamples | AnswerExamples
+    encoded: Encoded
 
     @classmethod
     def of(
@@ -136,6 +138,8 @@ class Split:
         learn: bool = False,
     ) -> "Split":
         """settings, learn: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
+        if task.kind == "translate":
+            return cls(records, TextExamples(records, tokenizer, length=length, truncate=truncate))
         targets = task.targets(records)
         if task.kind == "answer":
             common: dict[str, Any] = {"length": length, "settings": settings, "token_types": token_types}
@@ -148,7 +152,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """values: the class or number of each unit, (U,); of answers, the span of each question, (G, 2), -1 for none.
+    """values: the class or number of each unit, (U,); of answers, the span of each question, (G, 2), -1 for none; the
+        translations, (G,).
 
     scores: the probability of that class, (U,); None for numbers and answers. nbest: of answers, the others, too.
     """
@@ -165,7 +170,7 @@ def with_new_head(model: Model, task: Task, seed: int, *, fresh: bool = False, d
     fresh: initial values throughout, the model from a random start. dropout: None leaves it as it is.
     """
     changed = {} if dropout is None else {"dropout": dropout, "classifier_dropout": dropout}
-    copy = Model(model.config.model_copy(update=changed), {task.head: task.num_outputs}, seed=seed)
+    copy = Model(model.config.model_copy(update=changed), task.heads(model.config.vocab_size), seed=seed)
     if not fresh:
         output = f"heads.{task.head}.out."
         ours = copy.state_dict().keys()
@@ -197,7 +202,8 @@ def fit(
         examples = examples.with_numbers((numbers - mean) / deviation)
     batches = tuning.batches(examples, model.config.max_length, seed)
     weights = class_weights(task, training.records, tuning)
-    losses = {"classify": classification_loss(weights), "tag": tagging_loss(weights), "answer": answer_loss}
+    losses = {"classify": classification_loss(weights), "tag": tagging_loss(weights)}
+    losses |= {"answer": answer_loss, "next": pretraining_loss}
 
     def validate(model: Model) -> dict[str, float]:
         return judged(task, validation.records, predict(model, task, validation.encoded))
@@ -244,12 +250,12 @@ def class_weights(task: Task, records: Sequence[Labelled], tuning: Tuning) -> Te
     return torch.tensor(weights, dtype=torch.float32, device=pick_device())
 
 
-def row_length(examples: TaskExamples | AnswerExamples, most: int, least: int = _SHORTEST_ROW) -> int:
+def row_length(examples: Encoded, most: int, least: int = _SHORTEST_ROW) -> int:
     """Positions a row, at most `most`: no more than the examples need, since attention costs by the length of rows."""
     return min(most, max(examples.longest, least))
 
 
-def prediction_batches(examples: TaskExamples | AnswerExamples, most: int) -> Iterator[Batch]:
+def prediction_batches(examples: Encoded, most: int) -> Iterator[Batch]:
     """Every example once, in order, in packed batches with rows of at most `most` positions."""
     tokens = _PREDICTION_TOKENS if pick_device() == "cuda" else _PREDICTION_TOKENS_ON_CPU
     length = row_length(examples, most, _PREDICTION_ROW)
@@ -257,8 +263,10 @@ def prediction_batches(examples: TaskExamples | AnswerExamples, most: int) -> It
 
 
 @torch.inference_mode()
-def predict(model: Model, task: Task, examples: TaskExamples | AnswerExamples) -> Predictions:
+def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writing(beams=1)) -> Predictions:  # noqa: B008
     """What the model says of each unit, in order. Keeps one number a unit, whatever the number of classes.
+
+    writing: how translations are written; by default the quickest way, which will do to choose a model by.
 
     Legal tags are the best sequence of the whole sentence, over all of its windows.
     The model is moved to the fastest device, and stays there.
@@ -266,6 +274,8 @@ def predict(model: Model, task: Task, examples: TaskExamples | AnswerExamples) -
     keep_freed_memory()
     device = pick_device()
     model.to(device).eval()
+    if isinstance(examples, TextExamples):
+        return Predictions(np.array(write_targets(model, examples, writing), object), None)
     batches = prediction_batches(examples, model.config.max_length)
     if isinstance(examples, AnswerExamples):
         nbest = best_spans(model, batches, examples, device)

@@ -16,6 +16,9 @@ from pluri.tasks.task import Kind, Labelled
 PAIR = ("sentence1", "sentence2")
 """What the two sequences of a pair are called, in tables and in predictions."""
 
+TRANSLATION = ("source", "target")
+"""What a text and its translation are called there."""
+
 _CONLLU_COLUMNS = 10
 _FORM, _UPOS = 1, 3
 
@@ -32,16 +35,18 @@ def read_labelled(
     """All labelled sequences of a file, by its suffix (also .gz, .zst).
 
     classify: csv, tsv, jsonl or parquet with the columns `text_column` and `label_column`.
-    pair: the same with `pair_columns` and `label_column`.
+    pair: the same with `pair_columns` and `label_column`. translate: with the columns source and target.
     tag: .conllu (FORM and UPOS); jsonl with lists `tokens` and `tags`; else CoNLL columns: the first is the token, the
         last its tag, a blank line ends a sentence.
     answer: see `read_questions`, which also tells what became of the answers.
-    labels: False reads what has no labels yet, and leaves out those that are there; classify then also reads .txt, a
-        text a line.
+    labels: False reads what has no labels yet, and leaves out those that are there; classify and translate then
+        also read .txt, a text a line.
     DataError: empty file, missing column or label, row of another width than the first, tokens without their tags.
     """
     if kind == "answer":
         return list(read_questions(file, answers=labels).records)
+    if kind == "translate":
+        (text_column, label_column), kind = TRANSLATION, "classify"
     if kind in ("classify", "pair"):
         columns = pair_columns if kind == "pair" else (text_column,)
         records = list(_texts(file, columns, label_column if labels else None))

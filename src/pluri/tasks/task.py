@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from pluri.runtime import mix, permuted
 from pluri.tasks.answer_metrics import ANSWER_METRICS, AnswerOutcome, Scoring, answer_outcome
 from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, SPAN_METRICS, Outcome, SpanOutcome
 from pluri.tasks.spans import Scheme, SpanTags, recognized, span_counts, span_tags
+from pluri.tasks.text_metrics import TEXT_METRICS, TextOutcome, check_installed, text_outcome
 
-Kind = Literal["classify", "pair", "tag", "answer"]
-Targets = NDArray[np.int64] | NDArray[np.float64]
+Kind = Literal["classify", "pair", "tag", "answer", "translate"]
+Labels = NDArray[np.int64] | NDArray[np.float64]
+Targets = Labels | NDArray[np.object_]
 
 _SUBSET = 2**61  # the counter under which a subset is drawn: no epoch or sequence has it
 
@@ -24,7 +26,7 @@ class Labelled:
     """One sequence that somebody labelled.
 
     units: the whole text; the two sequences of a pair; or the tokens of a sentence, which get a label each.
-    labels: one, or one a token; empty where nothing is known.
+    labels: one, or one a token; of a text to translate, its translation; empty where nothing is known.
     where: its origin, "train.csv:31".
     """
 
@@ -54,7 +56,7 @@ class Question(Labelled):
 @dataclass(frozen=True, slots=True)
 class Task:
     """kind: "classify", a label a sequence; "pair", a label two sequences; "tag", a label a token; "answer", a span of
-        a document.
+        a document; "translate", a text for a text.
     labels: the class names in the order of their ids; empty for regression, which predicts a number a sequence or pair.
     metric: which of `metrics` a model is chosen and reported by.
     scoring, threshold: of answers. By which rules they are scored; how far "no answer" must score above the best span
@@ -84,11 +86,20 @@ class Task:
     @property
     def head(self) -> str:
         """The name of the model's head. Pairs have that of single sequences, as in the published models."""
-        return "classify" if self.kind == "pair" else self.kind
+        return {"pair": "classify", "translate": "next"}.get(self.kind, self.kind)
+
+    @property
+    def labels_units(self) -> bool:
+        """Whether it gives labels or numbers, as the simple baselines do, and not spans or texts."""
+        return self.kind not in ("answer", "translate")
 
     @property
     def num_outputs(self) -> int:
         return 2 if self.kind == "answer" else len(self.labels) or 1
+
+    def heads(self, vocab_size: int) -> dict[str, int]:
+        """What a model with so many tokens ends in: the head's name, and its number of outputs."""
+        return {self.head: vocab_size if self.kind == "translate" else self.num_outputs}
 
     def num_labels(self, records: Sequence[Labelled]) -> NDArray[np.int64]:
         """How many labels (U in all) each record takes, (G,): as many as tokens for "tag", else one."""
@@ -100,12 +111,15 @@ class Task:
         return span_tags(self.labels, self.scheme) if self.scheme else None
 
     def targets(self, records: Sequence[Labelled]) -> Targets:
-        """The class of each unit, or its number: (U,); of answers, the first span of a question, (G, 2), -1 for none.
+        """The class of each unit, or its number: (U,); of answers, the first span of a question, (G, 2), -1 for none;
+        translations as they are, (G,).
 
         DataError names the line of a label that cannot be used.
         """
         if self.kind == "answer":
             return _spans(questions(records))
+        if self.kind == "translate":
+            return np.array([label for r in records for label in r.labels], object)
         if self.regression:
             return np.array([_number(label, r.where) for r in records for label in r.labels], np.float64)
         ids = {label: i for i, label in enumerate(self.labels)}
@@ -120,13 +134,19 @@ class Task:
                 do="correct it, or add examples of it to the training data",
             ) from None
 
-    def outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome | AnswerOutcome:
+    def outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome | AnswerOutcome | TextOutcome:
         """What `records` say against what was predicted of their units, (U,); of answers, their spans (G, 2)."""
+        if self.kind == "translate":
+            return text_outcome(self.targets(records).tolist(), predicted.tolist())
         if self.kind == "answer":
             asked = questions(records)
             texts = [question.document[start:end] for question, (start, end) in zip(asked, predicted, strict=True)]
             return answer_outcome([question.references or () for question in asked], texts, self.scoring)
-        lengths, gold = self.num_labels(records), self.targets(records)
+        lengths, gold, predicted = (
+            self.num_labels(records),
+            cast(Labels, self.targets(records)),
+            cast(Labels, predicted),
+        )
         sequence = np.repeat(np.arange(len(records)), lengths)
         if self.tags is None:
             return Outcome(gold, predicted, sequence, len(records), len(self.labels))
@@ -148,7 +168,8 @@ def define_task(
 
     Tags whose names spell spans are recognized (`recognized`).
 
-    metric: default accuracy, or pearson for regression, f1 for answers, span_f1 for spans. The others: see Task.
+    metric: default accuracy, or pearson for regression, f1 for answers, span_f1 for spans, chrf for texts. The others:
+        see Task.
     UsageError if the metric does not fit, or there is one class.
     """
     labels = tuple(sorted({label for record in records for label in record.labels}, key=_order))
@@ -156,10 +177,14 @@ def define_task(
     if kind == "tag" and not regression:
         tags = Task(kind, labels, "accuracy")
         scheme = recognized(labels, tags.targets(records).astype(np.int64), tags.num_labels(records))
-    known = ANSWER_METRICS if kind == "answer" else NUMBER_METRICS if regression else CLASS_METRICS
+    if kind == "translate":
+        check_installed()
+    given: dict[str, Sequence[str]] = {"answer": ANSWER_METRICS, "translate": TEXT_METRICS}
+    known = tuple(given.get(kind, NUMBER_METRICS if regression else CLASS_METRICS))
     known = (*SPAN_METRICS, *known) if scheme else known
     usual = "span_f1" if scheme else "accuracy"
-    metric = metric or ("f1" if kind == "answer" else "pearson" if regression else usual)
+    usual = {"answer": "f1", "translate": "chrf"}.get(kind, "pearson" if regression else usual)
+    metric = metric or usual
     if metric not in known:
         what = "regression" if regression else kind
         raise UsageError(f"{what} has no metric {metric!r}", where="metric", do=f"choose one of {', '.join(known)}")
@@ -167,7 +192,7 @@ def define_task(
         raise UsageError("a number is predicted of a sequence, not of a token or a span", do="use classify or pair")
     if kind == "answer":
         return Task(kind, (), metric, scoring, threshold, legal=legal)
-    if regression:
+    if regression or kind == "translate":
         return Task(kind, (), metric, legal=legal)
     if len(labels) < 2:
         label = next(iter(labels), "")

@@ -67,8 +67,7 @@ def train_tokenizer(
     """
     if kind not in get_args(Kind):
         raise UsageError(f"unknown kind of tokenizer {kind!r}", do=f"one of {', '.join(get_args(Kind))}")
-    smallest = len(_SPECIALS) + sentinels + (256 if kind == "byte_bpe" else 1)
-    smallest = 1 + 256 if kind == "gpt2" else smallest
+    smallest = sentinels + {"byte_bpe": len(_SPECIALS) + 256, "gpt2": 1 + 256}.get(kind, len(_SPECIALS) + 1)
     if vocab_size < smallest:
         raise UsageError(f"vocab_size {vocab_size} is too small for {kind}", do=f"at least {smallest}")
     if kind == "kmer" and not 1 <= k <= 12:
@@ -79,10 +78,10 @@ def train_tokenizer(
     if not any(text.strip() for text in texts):
         raise DataError("there is no text to train on", where=files[0])
     raw = _kmer(texts, vocab_size, k) if kind == "kmer" else _BUILDERS[kind](texts, vocab_size, lowercase)
+    raw.add_special_tokens([f"<extra_id_{i}>" for i in range(sentinels)])
     if kind == "gpt2":
         raw.post_processor = processors.TemplateProcessing(single=f"{_END} $A", special_tokens=[(_END, 0)])
         return Tokenizer(json.loads(raw.to_str()), _CAUSAL_CONFIG)
-    raw.add_special_tokens([f"<extra_id_{i}>" for i in range(sentinels)])
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",

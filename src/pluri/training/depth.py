@@ -23,16 +23,24 @@ Freeze = Annotated[Annotated[int, Field(ge=0)] | Literal["embeddings", "body"], 
 def depths(model: Model) -> dict[str, int]:
     """Of each parameter by name: 0 in the embeddings, the layer's number in a layer, n + 1 above all layers.
 
-    Above stand the norm that ends a pre-norm body, and the heads with their pooling layers.
+    Above stand the norm that ends a pre-norm body, and the heads with their pooling layers. The layers of a decoder
+    stand above those of its encoder, and their numbers go on.
     """
-    above = len(model.body.blocks) + 1
+    above = num_layers(model) + 1
 
     def depth(name: str) -> int:
-        if name.startswith("body.embeddings."):
-            return 0
-        return int(name.split(".")[2]) + 1 if name.startswith("body.blocks.") else above
+        stack, _, inner = name.removeprefix("body.decoder.").removeprefix("body.").partition(".")
+        if name.startswith("heads.") or stack not in ("embeddings", "blocks"):
+            return above
+        below = len(model.body.blocks) if name.startswith("body.decoder.") else 0
+        return 0 if stack == "embeddings" else below + int(inner.partition(".")[0]) + 1
 
     return {name: depth(name) for name, _ in model.named_parameters()}
+
+
+def num_layers(model: Model) -> int:
+    """Layers with weights of their own, those of a decoder beside the encoder too."""
+    return len(model.body.blocks) + (0 if model.body.decoder is None else len(model.body.decoder.blocks))
 
 
 def learning_rate_factors(model: Model, decay: float) -> dict[str, float]:
@@ -44,7 +52,7 @@ def learning_rate_factors(model: Model, decay: float) -> dict[str, float]:
     """
     if decay == 1:
         return {}
-    above = len(model.body.blocks) + 1
+    above = num_layers(model) + 1
     return {name: decay ** (above - depth) for name, depth in depths(model).items()}
 
 
@@ -71,5 +79,5 @@ def start_anew(model: Model, layers: int, seed: int) -> None:
         return
     new = Model(model.config, model.num_classes, seed=seed)
     for name, depth in depths(model).items():
-        if depth > len(model.body.blocks) - layers:
+        if depth > num_layers(model) - layers:
             model.get_parameter(name).copy_(new.get_parameter(name))

@@ -24,7 +24,7 @@ from pluri.batches.packing import split
 from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
 from pluri.errors import TrainingError
 from pluri.losses import Loss
-from pluri.models.config import train_flops
+from pluri.models.config import ModelConfig, train_flops
 from pluri.models.heads import Model, positions_read
 from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate
 from pluri.training.config import TrainingConfig
@@ -223,8 +223,7 @@ class _Run:
         done.losses.append(value)
         done.reads.append(done.tokens)
         predicted = num_labels if {"masked", "next"} & set(self.model.heads) else 0  # theirs is the large output layer
-        read = positions_read(self.model.config, batch)
-        flops = train_flops(self.model.config, tokens, predicted, read, int((batch.lengths**2).sum()))
+        flops = _flops(self.model.config, batch, predicted)
         return {
             "step": done.step,
             "tokens": done.tokens,
@@ -295,6 +294,20 @@ class _Run:
             if name in weights:
                 parameter.copy_(weights[name])
         self.model.eval()
+
+
+def _flops(config: ModelConfig, batch: Batch, predicted: int) -> float:
+    """Of one step, those of the source and of looking at it included."""
+
+    def side(config: ModelConfig, batch: Batch, predicted: int, read: int) -> float:
+        return train_flops(config, int(batch.lengths.sum()), predicted, read, int((batch.lengths**2).sum()))
+
+    if batch.source is None:
+        return side(config, batch, predicted, positions_read(config, batch))
+    own, source, width = batch.lengths, batch.source.lengths, config.hidden_size
+    crossed = 12 * width**2 * int((own + source).sum()) + 12 * width * int((own * source).sum())
+    both = side(config, batch.source, 0, int(source.sum())) + side(config.decoder, batch, predicted, int(own.sum()))
+    return both + config.decoder_layers * crossed
 
 
 def counts(batch: Batch) -> tuple[int, int]:
