@@ -91,7 +91,7 @@ def test_every_figure_is_that_of_hf(judged):
     for name in TASKS:
         figures = {key: value for key, value in theirs["results"][name].items() if isinstance(value, float)}
         assert figures
-        assert {key: ours["results"][name][key] for key in figures} == pytest.approx(figures, abs=1e-4)
+        assert {key: ours["results"][name][key] for key in figures} == pytest.approx(figures, rel=1e-6, abs=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -81,7 +81,7 @@ def test_models_and_objectives_that_do_not_go_together(store: Path, tmp_path: Pa
     with pytest.raises(UsageError, match=r"gpt2 has no masked head.*objective\.next = true"):
         pretrain(PretrainConfig.parse(masked), progress=False)
     both_ways = config(store, tmp_path, "modern").model_dump() | {"model": {"preset": "modern", "size": "tiny"}}
-    with pytest.raises(UsageError, match="modern has no next head; only a causal model"):
+    with pytest.raises(UsageError, match="eurobert has no next head; only a decoder"):
         pretrain(PretrainConfig.parse(both_ways), progress=False)
 
 

@@ -37,7 +37,7 @@ from pluri.tokens.tokenizer import Tokenizer
 WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"  # of weights that are spread over several files
 # The first of these that a head has tells whether a folder holds it.
-_MARKS = ("bias", "weight", "dense.weight", "out.weight")
+_MARKS = ("bias", "weight", "dense.weight", "out.weight", "gain")
 
 
 @dataclass(frozen=True, slots=True)
