@@ -469,5 +469,5 @@ def _means(rows: list[dict[str, Any]]) -> str:
             values.setdefault((row["labelled"], row["method"]), []).append(row["value"])
     ranked = sorted(((mean(found), *group) for group, found in values.items()), reverse=True)
     width = max(len(metric), 6) + 2
-    rows = [f"{value:<{width}.4f}{labelled:>8,}  {method}" for value, labelled, method in ranked]
-    return "\n".join([f"{metric:{width}}labelled  method", *rows])
+    lines = [f"{value:<{width}.4f}{labelled:>8,}  {method}" for value, labelled, method in ranked]
+    return "\n".join([f"{metric:{width}}labelled  method", *lines])

@@ -86,7 +86,9 @@ def rows(means: Mapping[str, tuple[float | None, ...]], *, seeds: int = 3, task:
     made = []
     for method, values in means.items():
         for i, (size, mean) in enumerate(zip((50, 200, 1000), values, strict=True)):
-            for seed in range(seeds if mean is not None else 0):
+            if mean is None:
+                continue
+            for seed in range(seeds):
                 chance = 0 if method == "majority" else shared[i, seed] + noise.normal(0, 0.005)
                 row = {"task": task, "method": method, "labelled": size, "seed": seed, "metric": "accuracy"}
                 made.append({**row, "value": float(mean + chance)})
