@@ -16,7 +16,7 @@ import pytest
 
 import pluri
 from pluri.__main__ import main
-from pluri.cli import app
+from pluri.cli import _means, app
 from pluri.errors import DataError, UsageError
 
 VERBS = sorted(name for name in app if not name.startswith("-"))
@@ -166,6 +166,14 @@ def test_json_is_alone_on_stdout(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert json.loads(out) == [guess]
     assert "猫" in out
     assert err == "loading\n"
+
+
+def test_columns_of_results_stand_apart():
+    rows = [{"metric": "span_precision", "labelled": 50, "method": "pretrained", "value": 0.5}]
+    head, row = _means(rows).splitlines()
+    assert head.split() == ["span_precision", "labelled", "method"]
+    assert row.split() == ["0.5000", "50", "pretrained"]
+    assert row.index("pretrained") == head.index("method")
 
 
 def test_an_unhealthy_verdict_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

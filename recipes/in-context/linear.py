@@ -185,7 +185,7 @@ def main() -> None:
     functions = Functions(options.dimension, options.rows, seed=options.seed)
     budget = {"minutes": options.minutes, "learning_rate": options.learning_rate, "seed": options.seed}
     config = TrainingConfig.parse({**budget, "weight_decay": 0.0, "precision": "fp32"})
-    trained = train(model, functions, squared_error, config, progress=True)
+    trained = train(model, functions, squared_error, config, progress="training")
     rows, proof = measured(model, functions, 1280)
     about = {**shape, "steps": trained.step, "minutes": trained.seconds / 60}
     options.output.mkdir(parents=True, exist_ok=True)

@@ -123,7 +123,7 @@ def main() -> None:
     data = Mappings(options.rows, seed=options.seed)
     budget = {"minutes": options.minutes, "learning_rate": options.learning_rate, "seed": options.seed}
     training = TrainingConfig.parse({**budget, "weight_decay": 0.0, "precision": "fp32"})
-    trained = train(model, data, pretraining_loss, training, progress=True)
+    trained = train(model, data, pretraining_loss, training, progress="training")
     rows, proof = measured(model, data, 2000)
     about = {"steps": trained.step, "minutes": trained.seconds / 60}
     options.output.mkdir(parents=True, exist_ok=True)

@@ -468,4 +468,6 @@ def _means(rows: list[dict[str, Any]]) -> str:
         if row["metric"] == metric:
             values.setdefault((row["labelled"], row["method"]), []).append(row["value"])
     ranked = sorted(((mean(found), *group) for group, found in values.items()), reverse=True)
-    return "\n".join([f"{metric:10}labelled  method", *(f"{v:<10.4f}{n:>8,}  {method}" for v, n, method in ranked)])
+    width = max(len(metric), 6) + 2
+    lines = [f"{value:<{width}.4f}{labelled:>8,}  {method}" for value, labelled, method in ranked]
+    return "\n".join([f"{metric:{width}}labelled  method", *lines])

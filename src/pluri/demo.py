@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pluri.checkpoints.huggingface import load_model
 from pluri.inference.fill import fill_blanks
 from pluri.models.heads import Model
 from pluri.report.report import write_report
+from pluri.report.words import COUNTS
 from pluri.run.builtin import tagged_paragraphs
 from pluri.run.outputs import write_curves
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
@@ -37,7 +39,6 @@ Paragraphs = list[list[tuple[str, str]]]  # of words and their parts of speech
 SIZES = (50, 200, 1000)
 MAX_SEEDS = 5
 LENGTH = 128
-COUNTS = "counted neighbours, no training"
 _TASK = "word boundaries and parts of speech"
 _PRETRAINING = 0.6  # share of the time; of a slow machine, whose budget holds too few tokens for more to matter:
 _SLOW_PRETRAINING = 0.35
@@ -92,7 +93,7 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
     began = time.monotonic()
     deadline = began + 60 * minutes
     output = Path(output)
-    say = Console(stderr=True, quiet=not progress).print
+    say = partial(Console(stderr=True, quiet=not progress, highlight=False).print, soft_wrap=True)
     say("[bold]1/4[/] reading the newspaper, training a tokenizer, preparing the store")
     pool, held_out = newspaper()
     store = prepared(output, pool)
@@ -104,7 +105,7 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
         shutil.rmtree(run)
     slow = _machine_rate() < _FAST
     spend = max(left - (1 - (_SLOW_PRETRAINING if slow else _PRETRAINING)) * minutes, 0.05)
-    pretrain(configuration(store, run, counted=slow, minutes=spend), progress=progress)
+    pretrain(configuration(store, run, counted=slow, minutes=round(spend, 2)), progress=progress)
     _write_fills(run)
 
     say("[bold]3/4[/] fine-tuning on few labels, beside a random start and a linear model")
@@ -114,13 +115,14 @@ def quickstart(output: Path, *, minutes: float = 6.0, progress: bool = True) -> 
 
     say("[bold]4/4[/] writing the report")
     rows = [row for comparison in comparisons.values() for row in comparison.rows()]
-    parts = {part for label in comparisons[SIZES[0]].task.labels for part in (label[2:],)}
+    labels = comparisons[SIZES[0]].task.labels
+    parts = {label[2:] for label in labels}
     content = {
         "minutes": round((time.monotonic() - began) / 60, 2),
         "command": f"pluri quickstart --output {output} --minutes {minutes:g}",
         "rows": rows,
         "confusion": comparisons[max(comparisons)].confusion(),
-        "about": _ABOUT,
+        "about": _ABOUT | {"Metric": f"accuracy, the share of characters with the right one of {len(labels)} labels"},
         "glossary": {
             f"{at}-{p}": f"{_PARTS.get(p, p)}, {place}"
             for p in parts

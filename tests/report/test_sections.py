@@ -67,6 +67,9 @@ def test_long_curves_are_thinned_and_smoothing_does_not_lag(make_journal, tmp_pa
     assert section is not None
     assert all(len(trace["x"]) <= POINTS for trace in section["figure"]["data"])
     assert section["figure"]["data"][0]["x"][-1] == 3000 * 1250
+    ended = section["table"][-1]["loss"]  # the table and the curve end where the text says
+    assert f"ended at {ended} nats" in section["notes"][0]
+    assert f"{section['figure']['data'][1]['y'][-1]:.2f}" == ended
     assert section["figure"]["layout"]["shapes"][0]["y0"] == 6.12
     line = [10 - 0.01 * i for i in range(1000)]
     assert smoothed(line) == pytest.approx(line)

@@ -19,6 +19,33 @@ def test_a_gain_is_told_with_its_interval(make_rows):
     assert "points, 95% interval +" in found.evidence
 
 
+COUNTED = {**BETTER, "counted neighbours, no training": (0.56, None, None)}
+
+
+def test_a_gain_that_stands_in_the_counts_is_not_called_that_of_training(make_rows):
+    found = sentence(make_rows(COUNTED))
+    assert "pretraining lifts" not in found.claim
+    assert "with a random start to 56." in found.claim
+    assert "by counting neighbours, and to 56." in found.claim
+    assert "points in all, 95% interval" in found.evidence
+    assert "without one step of training; the training after it changes that by +0.9 points (95%" in found.details[0]
+    rivals = [text for text in found.details if "simple method" in text]
+    assert not rivals  # the counted start is no method of its own
+
+
+def test_what_training_adds_within_chance_is_told_so(make_rows):
+    means = {**BETTER, "counted neighbours, no training": (0.5685, None, None)}
+    assert ": no clear difference." in sentence(make_rows(means)).details[0]
+
+
+def test_best_simple_methods_that_differ_are_named_by_size(make_rows):
+    means = {**BETTER, "windows": (0.52, 0.60, 0.80), "TF-IDF": (0.50, 0.61, 0.70)}
+    text = " ".join(sentence(make_rows(means)).details)
+    assert "better with 50 (windows)" in text
+    assert "better with 200 (TF-IDF)" in text
+    assert "named below" not in text
+
+
 def test_a_loss_is_told_as_a_loss(make_rows):
     found = sentence(make_rows({"pretrained": (0.40, 0.5, 0.6), "random start": (0.45, 0.54, 0.67)}))
     assert found.verdict == "worse"

@@ -165,3 +165,11 @@ def test_a_weight_counts_as_copies_and_intervals_enclose_the_score():
     assert outcome.values("span_recall", np.array([[0.0, 1.0, 0.0]]))[0] == 0
     interval = bootstrap([outcome], "span_f1")
     assert interval.low < interval.value < interval.high <= 1
+
+
+def test_tags_have_no_positive_label():
+    empty = np.zeros(0, np.int64)
+    for classes in (2, 3):
+        outcome = SpanOutcome(empty, empty, empty, 0, classes, spans=np.zeros((0, 3)))
+        assert "positive_f1" not in outcome.metrics
+        assert {"span_f1", "accuracy", "macro_f1"} <= set(outcome.metrics)

@@ -57,14 +57,14 @@ def _loss_rows(name: str, journal: Journal) -> list[Section]:
     """Ten evenly spaced points of the smoothed curve, the last one among them."""
     key = loss_key(journal)
     steps = [step for step in journal.steps if number(step.get(key)) is not None]
-    smooth = smoothed([float(step[key]) for step in steps])
+    smooth = _drawn([float(step[key]) for step in steps])
     last = len(steps) - 1
     return [
         {
             "name": name,
             "tokens": f"{number(steps[i].get('tokens')) or 0:,.0f}",
             "minutes": f"{(number(steps[i].get('seconds')) or 0) / 60:.1f}",
-            "loss": f"{smooth[i]:.3f}",
+            "loss": f"{smooth[i]:.2f}",
             "choices": count_of(smooth[i]),
         }
         for i in sorted({round(last * (k + 1) / 10) for k in range(10)})
@@ -107,7 +107,7 @@ def _traces(name: str, journal: Journal, slot: int) -> list[dict[str, Any]]:
     """Each batch, thin; smoothed, thick; and rings for the text held out."""
     key, ink = loss_key(journal), colour(slot)
     steps = [step for step in journal.steps if number(step.get(key)) is not None]
-    smooth = smoothed([float(step[key]) for step in steps])
+    smooth = _drawn([float(step[key]) for step in steps])
     picked = _thinned(range(len(steps)))
     some = [steps[i] for i in picked]
     thin, thick = {"color": ink, "width": 1}, {"color": ink, "width": 2.5}
@@ -175,6 +175,11 @@ def smoothed(values: Sequence[float]) -> list[float]:
         half = min(wide, i, last - i)
         means.append((sums[i + half + 1] - sums[i - half]) / (2 * half + 1))
     return means
+
+
+def _drawn(values: Sequence[float]) -> list[float]:
+    """The smoothed curve, which ends where the text says that it ended, not at the chance of the last batch."""
+    return [*smoothed(values)[:-1], settled(values)] if values else []
 
 
 def settled(values: Sequence[float]) -> float:

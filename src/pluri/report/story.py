@@ -6,6 +6,7 @@ from typing import Any
 from pluri.report.comparison import Comparison, Estimate
 from pluri.report.loss import count_of, held_out, loss_key, settled
 from pluri.report.words import (
+    COUNTS,
     TASKS,
     Headline,
     count,
@@ -60,12 +61,19 @@ def tiles(
         gain = comparison.difference(method, other, size)
         if gain is not None:
             points = "points" if comparison.percent else ""
-            label = _gained(gain, comparison) + ("" if size is None else f" at {size:,} labels")
-            found.append({"value": signed(comparison, gain.mean), "unit": points, "label": label})
+            at = "" if size is None else f" at {size:,} labels"
+            parts, trained = [("pretraining", gain)], comparison.difference(method, COUNTS, size)
+            if trained is not None:
+                parts = [("counting and training", gain), ("the training alone", trained)]
+            for by, part in parts:
+                label = _gained(part, comparison, by) + at
+                found.append({"value": signed(comparison, part.mean), "unit": points, "label": label})
         ours, curve = comparison.estimate(method, size), comparison.curve(other)
         needed = size_to_reach(curve, ours.mean, comparison.better) if ours is not None else None
         if needed and size and needed >= 1.15 * size:
-            found.append({"value": f"{needed / size:.1f}×", "unit": "", "label": "as many labels needed without it"})
+            found.append(
+                {"value": f"{needed / size:.1f}×", "unit": "", "label": "as many labels needed from a random start"}
+            )
     minutes = sum(result.minutes for result in results if result.minutes is not None)
     if minutes:
         found.append({"value": f"{minutes:.1f}", "unit": "minutes", "label": "for all of it, start to end"})
@@ -76,10 +84,10 @@ def tiles(
     return found
 
 
-def _gained(gain: Estimate, comparison: Comparison) -> str:
+def _gained(gain: Estimate, comparison: Comparison, by: str) -> str:
     if gain.low is not None and gain.sign == 0:
-        return "by pretraining, no clear difference,"
-    return "gained by pretraining" if gain.mean * comparison.better > 0 else "lost by pretraining"
+        return f"by {by}, no clear difference,"
+    return f"{'gained' if gain.mean * comparison.better > 0 else 'lost'} by {by}"
 
 
 def steps(
@@ -92,7 +100,8 @@ def steps(
 ) -> list[dict[str, str]]:
     """The numbered steps of the work; only those that were done. noted: the results carry notes that limit them."""
     pretraining = [journal for _, journal in journals if journal.pretraining]
-    found = [_raw(manifests), _blanks(pretraining), _labels(compared, unit), _judged(compared, noted)]
+    counted = any(COUNTS in comparison.methods for comparison in compared)
+    found = [_raw(manifests), _blanks(pretraining, counted), _labels(compared, unit), _judged(compared, noted)]
     return [step for step in found if step is not None]
 
 
@@ -107,7 +116,8 @@ def _raw(manifests: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
     return {"name": "Take raw sequences", "text": text}
 
 
-def _blanks(journals: Sequence[Journal]) -> dict[str, str] | None:
+def _blanks(journals: Sequence[Journal], counted: bool) -> dict[str, str] | None:
+    """counted: training did not begin by chance, and the results tell what that alone is worth."""
     if not journals:
         return None
     journal = journals[0]
@@ -120,6 +130,8 @@ def _blanks(journals: Sequence[Journal]) -> dict[str, str] | None:
     text = f"Pretraining: {part} are hidden, and {network} learns to guess them from what stands around."
     if tokens:
         text += f" It read {count(tokens)} tokens" + (f" in {seconds / 60:.1f} minutes." if seconds else ".")
+    if counted:
+        text += " Before the first step, its embeddings were filled from counts of which tokens stand side by side."
     return {"name": "Fill in blanks", "text": text}
 
 

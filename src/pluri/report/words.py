@@ -8,13 +8,17 @@ from typing import Literal
 from pluri.report.comparison import Comparison, Estimate, crossings, size_to_reach
 
 PRETRAINED, RANDOM_START = "pretrained", "random start"
-NO_RIVALS = (PRETRAINED, RANDOM_START, "frozen features", "majority")
+COUNTS = "counted neighbours, no training"
+"""What a pretraining began from that did not begin by chance: no step of training, then the labels."""
+NO_RIVALS = (PRETRAINED, COUNTS, RANDOM_START, "frozen features", "majority")
 """Everything else is a simple method that a careful person would try first."""
 
 METHODS = {
     PRETRAINED: "The model that first taught itself by filling in blanks, then learned from the labels.",
-    RANDOM_START: "The very same network without that schooling: it learns from the labels alone. "
-    "Its distance to the pretrained model is what pretraining bought.",
+    COUNTS: "The same network before that schooling, with its embeddings filled from counts of which tokens stand side "
+    "by side; then it learned from the labels. Its distance to the pretrained model is what training on blanks bought.",
+    RANDOM_START: "The very same network begun by chance: it learns from the labels alone. "
+    "Its distance to the pretrained model is what all that came before the labels bought.",
     "frozen features": "The pretrained model left exactly as it was; only a new last layer learned from the labels.",
     "TF-IDF + logistic regression": "A classic: counts words or groups of characters, and weighs them.",
     "TF-IDF + ridge regression": "A classic: counts words or groups of characters, and weighs them.",
@@ -135,7 +139,9 @@ def _compared(comparison: Comparison, method: str, other: str, size: int | None,
         shown(comparison, theirs.mean),
     )
     with_labels = f"With {_labels(size, unit)}, "
-    evidence = f"{signed(comparison, found.mean, unit=True)}, {interval(comparison, found)}"
+    counts = comparison.estimate(COUNTS, size)
+    total = " in all" if counts is not None else ""
+    evidence = f"{signed(comparison, found.mean, unit=True)}{total}, {interval(comparison, found)}"
     direction = found.sign if found.low is not None else (found.mean > 0) - (found.mean < 0)
     verdict = direction * comparison.better
     if verdict > 0 and not other.startswith(RANDOM_START):
@@ -144,6 +150,11 @@ def _compared(comparison: Comparison, method: str, other: str, size: int | None,
     if verdict > 0:
         verb = "lifts" if comparison.better > 0 else "lowers"
         claim = f"{with_labels}pretraining {verb} {name} from {theirs_shown} to {ours_shown}"
+        if counts is not None:
+            between = (
+                f"{shown(comparison, counts.mean)} by counting neighbours, and to {ours_shown} by training after it"
+            )
+            claim = f"{with_labels}{name} goes from {theirs_shown} with a random start to {between}"
         return Headline(claim, evidence, "better", _details(comparison, method, unit))
     against = f"{name} is {ours_shown}, against {theirs_shown} with {_named(other)}"
     if verdict < 0:
@@ -185,12 +196,28 @@ def rival(comparison: Comparison, size: int | None) -> str | None:
 
 def _details(comparison: Comparison, method: str, unit: str) -> list[str]:
     sizes = [size for size in comparison.sizes if comparison.group(method, size)]
-    sentences = [_worth(comparison, method, sizes[0], unit), _against_rivals(comparison, method, sizes, unit)]
+    sentences = [
+        _beyond_counts(comparison, method, sizes[0]),
+        _worth(comparison, method, sizes[0], unit),
+        _against_rivals(comparison, method, sizes, unit),
+    ]
     best = rival(comparison, sizes[0])
     for other in dict.fromkeys((random_start(comparison, method), best)):
         if other is not None:
             sentences += _crossing(comparison, method, other, unit)
     return [sentence for sentence in sentences if sentence]
+
+
+def _beyond_counts(comparison: Comparison, method: str, size: int | None) -> str:
+    """How much of the gain stands already in the counts that pretraining began from, and what training adds to it."""
+    added, start = comparison.difference(method, COUNTS, size), random_start(comparison, method)
+    if added is None:
+        return ""
+    counts = comparison.difference(COUNTS, start, size) if start is not None else None
+    already = f" {signed(comparison, counts.mean, unit=True)} without one step of training;" if counts else ""
+    sentence = f"Counting which tokens stand side by side gives{already} the training after it changes that by"
+    unclear = ": no clear difference" if added.low is not None and added.sign == 0 else ""
+    return f"{sentence} {signed(comparison, added.mean, unit=True)} ({interval(comparison, added)}){unclear}."
 
 
 def _worth(comparison: Comparison, method: str, size: int | None, unit: str) -> str:
@@ -203,11 +230,12 @@ def _worth(comparison: Comparison, method: str, size: int | None, unit: str) -> 
         return ""
     needed = size_to_reach(curve, ours.mean, comparison.better)
     if needed is None:
-        return f"Without pretraining, even {max(curve):,} labelled {unit} do not reach what {size:,} reach with it."
+        few = f"what {size:,} reach with pretraining"
+        return f"From a random start, even {max(curve):,} labelled {unit} do not reach {few}."
     if needed < 1.15 * size:
         return ""
     return (
-        f"Without pretraining, the same network needs about {about(needed)} labelled {unit} to be as good: "
+        f"From a random start, the same network needs about {about(needed)} labelled {unit} to be as good: "
         f"{needed / size:.1f} times as many."
     )
 
@@ -228,8 +256,10 @@ def _against_rivals(comparison: Comparison, method: str, sizes: list[int | None]
         verdicts.append(f"{verdict} with {'all' if size is None else f'{size:,}'}")
     if not names:
         return ""
-    named = names[0] if len(set(names)) == 1 else "named below"
-    sentence = f"Against the best simple method ({named}), the pretrained model is {listed(verdicts)}"
+    if len(set(names)) > 1:
+        verdicts = [f"{verdict} ({name})" for verdict, name in zip(verdicts, names, strict=True)]
+        return f"Against the best simple method, the pretrained model is, by labelled {unit}, {listed(verdicts)}."
+    sentence = f"Against the best simple method ({names[0]}), the pretrained model is {listed(verdicts)}"
     return f"{sentence} labelled {unit}."
 
 

@@ -99,8 +99,9 @@ class _File(NamedTuple):
 
 
 def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
-    """Runs it. Everything is read and checked before anything is trained; progress: say each result as it comes.
+    """Runs it. Everything is read and checked before anything is trained.
 
+    progress: say how far it is, and each result as it comes.
     DataError, UsageError: a file, a label or a setting cannot be used, or the output would replace a model that no
         fine-tuning made. CheckpointError: the model cannot be read.
     """
@@ -137,7 +138,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         baselines=config.baselines,
         static_vectors=config.static_vectors,
         qanet=config.qanet,
-        say=Console(stderr=True, quiet=not progress, highlight=False, markup=False).print,
+        say=Console(stderr=True, highlight=False, markup=False).print if progress else None,
     )
     results = _results(config, comparisons, train, validation, test)
     # First what is small and took long: a disk that the model fills must not take it along.

@@ -101,7 +101,7 @@ def pretrain(
                 "unigram_entropy": unigram_entropy(store.unigram_counts),
                 "parameters": sum(p.numel() for p in model.parameters()),
             },
-            progress=progress,
+            progress="training" if progress else None,
         )
         for note in trained.notes:
             Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)

@@ -153,7 +153,7 @@ def compare(
         `tuning` says of the pretrained model's (`Adaptation.of_random_start`).
     static_vectors: a file of word vectors (see `read_vectors`), for one more baseline.
     qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
-    say: is told of each run when it is done.
+    say: is told of each run when it is done; while one is going on, stderr shows how far it is.
     """
     if qanet and task.kind != "answer":
         raise UsageError(f"QANet answers questions, the task is {task.kind}", where="qanet", do="leave it out")
@@ -183,11 +183,12 @@ def compare(
         for seed in seeds:
             drawn = Split.of(draw(train, count, seed), learn=True, **make)
             found[-1].truncated["training"] = drawn.encoded.truncated
-            for run in _runs(model, task, Splits(drawn, held_out, asked), seed, tuning, baselines, vectors, qanet):
+            part = f"{found[-1].labelled} labelled, seed {seed}"
+            splits, shown = Splits(drawn, held_out, asked), part if say else None
+            for run in _runs(model, task, splits, seed, tuning, baselines, vectors, qanet, shown):
                 found[-1].add(run)
                 if say:
-                    value = run.outcome.value(task.metric)
-                    say(f"{run.method}, {found[-1].labelled} labelled, seed {seed}: {task.metric} {value:.3f}")
+                    say(f"{run.method}, {part}: {task.metric} {run.outcome.value(task.metric):.3f}")
     return found
 
 
@@ -200,12 +201,14 @@ def _runs(
     baselines: bool,
     vectors: StaticVectors | None,
     qanet: int,
+    shown: str | None,
 ) -> Iterator[Run]:
-    """Every method on one draw of the training data."""
+    """Every method on one draw of the training data. shown: what that is called in the progress; None shows none."""
     for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
         fresh = method == RANDOM_START
         how = tuning.of_random_start() if fresh else tuning
-        yield fine_tuned(method, model, task, splits, seed, how, fresh=fresh)
+        progress = f"{method}, {shown}" if shown else None
+        yield fine_tuned(method, model, task, splits, seed, how, fresh=fresh, progress=progress)
     if baselines and task.kind == "translate":
         copies = np.array([record.units[0] for record in splits.test.records], object)
         yield Run(COPIED, seed, task.outcome(splits.test.records, copies))
@@ -214,16 +217,29 @@ def _runs(
             yield Run(method, seed, task.outcome(splits.test.records, values))
     if qanet:
         length = model.config.max_length
-        said = answered_by_qanet(task, *splits.records, tuning, blocks=qanet, length=length, seed=seed)
+        progress = f"{QANET}, {shown}" if shown else None
+        budget: dict[str, Any] = {"blocks": qanet, "length": length, "seed": seed, "progress": progress}
+        said = answered_by_qanet(task, *splits.records, tuning, **budget)
         yield Run(QANET, seed, *said)
 
 
 def fine_tuned(
-    method: str, start: Model, task: Task, splits: Splits, seed: int, tuning: Tuning, *, fresh: bool = False
+    method: str,
+    start: Model,
+    task: Task,
+    splits: Splits,
+    seed: int,
+    tuning: Tuning,
+    *,
+    fresh: bool = False,
+    progress: str | None = None,
 ) -> Run:
-    """Fine-tunes a copy of `start`, or with `fresh` the same model from a random start, and judges it on the test."""
+    """Fine-tunes a copy of `start`, or with `fresh` the same model from a random start, and judges it on the test.
+
+    progress: see `train`.
+    """
     tuned = with_new_head(start, task, seed, fresh=fresh, dropout=tuning.dropout)
-    trained = fit(tuned, task, splits.train, splits.validation, tuning, seed=seed)
+    trained = fit(tuned, task, splits.train, splits.validation, tuning, seed=seed, progress=progress)
     final = settled(task, trained.best)
     said = predict(tuned, final, splits.test.encoded, tuning)
     outcome = task.outcome(splits.test.records, said.values)

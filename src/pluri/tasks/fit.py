@@ -188,11 +188,11 @@ def fit(
     *,
     seed: int = 0,
     output: Path | None = None,
-    progress: bool = False,
+    progress: str | None = None,
 ) -> Fitted:
     """Trains `model` in place and leaves it with the weights that did best on the validation data.
 
-    output: a folder for the journal and checkpoints; None keeps everything in memory.
+    output: a folder for the journal and checkpoints; None keeps everything in memory. progress: see `train`.
     """
     examples, mean, deviation = training.encoded, 0.0, 1.0
     if task.regression:  # learning starts at the mean, in units of the spread; the output layer is put right below

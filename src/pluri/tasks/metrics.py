@@ -87,7 +87,7 @@ class SpanOutcome(Outcome):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return (*SPAN_METRICS, *CLASS_METRICS)
+        return (*SPAN_METRICS, *(name for name in CLASS_METRICS if name != "positive_f1"))
 
     def values(self, metric: str, weights: Floats) -> Floats:
         if metric not in SPAN_METRICS:

@@ -85,10 +85,12 @@ def answered_by_qanet(
     blocks: int,
     length: int,
     seed: int,
+    progress: str | None = None,
 ) -> tuple[Measured, float]:
     """How well QANet answers `test`, and what it reached on `validation`, by the task's metric.
 
     tuning: the budget, and the settings of answers. blocks: of the model encoder. length: the longest window, in words.
+    progress: see `train`.
     """
     lexicon = Lexicon.of(*([text for r in records for text in r.units] for records in (train, [*validation, *test])))
     learnt, held_out, asked = (
@@ -97,7 +99,7 @@ def answered_by_qanet(
     )
     model = QANet(lexicon.vectors, lexicon.characters, blocks=blocks, max_length=length, seed=seed)
     budget = tuning.of_random_start().model_dump(include=set(Tuning.model_fields))
-    trained = fit(model, task, learnt, held_out, _Published.model_validate(budget), seed=seed)
+    trained = fit(model, task, learnt, held_out, _Published.model_validate(budget), seed=seed, progress=progress)
     said = predict(model, settled(task, trained.best), asked.encoded)
     return task.outcome(test, said.values), trained.best[task.metric]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from pluri.batches.batch import Batch
@@ -31,6 +30,7 @@ from pluri.training.config import TrainingConfig
 from pluri.training.depth import learning_rate_factors
 from pluri.training.interrupts import heard
 from pluri.training.journal import Journal
+from pluri.training.meter import Meter
 from pluri.training.optimizer import MasterOptimizer
 from pluri.training.schedule import learning_rate_factor
 
@@ -68,7 +68,7 @@ def train(
     resume: bool = False,
     stop_after: int | None = None,
     header: dict[str, Any] | None = None,
-    progress: bool = False,
+    progress: str | None = None,
 ) -> Trained:
     """Trains `model` in place until its budget is spent; the model ends up in fp32, on the CPU.
 
@@ -76,6 +76,7 @@ def train(
     layer_decay: of the learning rate, from each layer to the one below it (`learning_rate_factors`).
     stop_after: leave, with a checkpoint, once this many steps are done (the schedule still looks at the whole budget).
     header: what the journal's first line says besides version and machine.
+    progress: what this training is called where it shows on stderr how far it is (`Meter`); None shows nothing.
     Ctrl-C or SIGTERM, where there is an output, is obeyed after the step that is going on, with a checkpoint.
     TrainingError: the loss is not finite (the batch is named, the last checkpoint kept), the disk is full, or such a
         signal came.
@@ -113,7 +114,7 @@ class _Run:
         self.best_weights: dict[str, Tensor] = {}
         self.stale = 0
 
-    def go(self, resume: bool, stop_after: int | None, progress: bool) -> Trained:
+    def go(self, resume: bool, stop_after: int | None, progress: str | None) -> Trained:
         done = self.done
         if resume:
             self._restore()
@@ -125,7 +126,7 @@ class _Run:
         try:
             # Without checkpoints there is nothing to save: a signal then ends the work as it would without us.
             with heard() if self.output else contextlib.nullcontext(list[str]()) as signals:
-                self._loop(stream, limit, signals, journal, _bar(progress))
+                self._loop(stream, limit, signals, journal, Meter(progress))
                 finished = not signals and (stop_after is None or done.step < stop_after)
                 if finished and not (done.validations and done.validations[-1]["step"] == done.step):
                     self._validated(journal)
@@ -148,18 +149,17 @@ class _Run:
         return done
 
     def _loop(
-        self, stream: Iterator[Batch], limit: int, signals: list[str], journal: Journal | None, bar: Progress
+        self, stream: Iterator[Batch], limit: int, signals: list[str], journal: Journal | None, meter: Meter
     ) -> None:
         """Steps until `limit`, the end of the budget, a signal, or patience is at its end."""
         done, config = self.done, self.config
-        task = bar.add_task("training", total=1.0, note="")
         saved_at = time.monotonic()
-        with bar:
+        with meter:
             while done.step < limit and self._spent() < 1 and not signals:
                 event = self._step(stream)
                 if journal:
                     journal.write("step", **event)
-                bar.update(task, completed=self._spent(), note=_note(event, self._spent()))
+                meter.update(event, self._spent())
                 if config.eval_steps and done.step % config.eval_steps == 0 and self._validated(journal):
                     done.reason = f"no better for {config.patience} validations"
                     break
@@ -334,21 +334,3 @@ def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, f
             totals[name] = totals.get(name, 0) + count
     means = {f"eval_{name}": total / totals[name] for name, total in sums.items() if totals[name]}
     return {"eval_loss": sum(means.values()), **means} if means else {}
-
-
-def _bar(visible: bool) -> Progress:
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[note]}"),
-    ]
-    return Progress(*columns, disable=not visible, transient=False)
-
-
-def _note(event: dict[str, Any], spent: float) -> str:
-    left = event["seconds"] * (1 - spent) / max(spent, 1e-9)
-    return (
-        f"loss {event['loss']:.3f} · {event['tokens_per_second']:,.0f} tokens/s · "
-        f"{event['model_flops_use']:.0%} of peak · {left / 60:.1f} min left"
-    )
