@@ -89,6 +89,7 @@ def tokenizer(
     Args:
         sentinels: tokens <extra_id_0> ... for denoising as T5 does it, which has 100.
     """
+    _nothing_at(output)
     made = pluri.train_tokenizer(
         files,
         kind=kind,
@@ -194,6 +195,7 @@ def finetune(
         f"{name}={json.dumps(str(value), ensure_ascii=False)}" for name, value in named.items() if value is not None
     ]
     settings = pluri.FinetuneConfig.load(config, given + (override or []))
+    _nothing_at(settings.output)
     results = pluri.finetune(settings, progress=True)
     return Answer(asdict(results), _means(results.rows), as_json)
 
@@ -252,6 +254,7 @@ def predict(
     Args:
         input: file in the format of the training file; labels are not needed, and not read.
     """
+    _nothing_at(output)
     columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns}
     count = pluri.predict(model, input, output, **columns, truncate=truncate, settings=override or ())
     return Answer({"output": output, "count": count}, f"{count:,} predictions: {output}", as_json)
@@ -336,6 +339,8 @@ def prompt(
         shots: how many examples stand before each test row.
         seeds: draws of the examples and of their order.
     """
+    if output is not None:
+        _nothing_at(output)
     counts = [int(count) if count.strip().isdecimal() else -1 for count in shots.split(",")]
     results = pluri.prompt(task, model, shots=counts, seeds=seeds, output=output, progress=True)
     return Answer(asdict(results), str(results), as_json)
@@ -347,6 +352,7 @@ def import_(source: str, /, *, output: Folder, as_json: Json = False) -> Answer:
 
     Example: pluri import sentence-transformers/all-MiniLM-L6-v2 -o minilm
     """
+    _nothing_at(output)
     converted = pluri.convert_model(source, output)
     return Answer(asdict(converted), str(converted), as_json)
 
@@ -357,6 +363,7 @@ def export(*, model: Model, output: Folder, as_json: Json = False) -> Answer:
 
     Example: pluri export --model run/model -o exported
     """
+    _nothing_at(output)
     converted = pluri.convert_model(model, output)
     return Answer(asdict(converted), str(converted), as_json)
 
@@ -383,6 +390,7 @@ def embed(
         normalize: scale vectors to length 1.
         max_length: tokens of a record that are read; by default all that the model can.
     """
+    _nothing_at(output)
     done = pluri.embed(
         files, model, output, pooling=pooling, normalize=normalize, max_length=max_length, text_column=text_column
     )
@@ -446,6 +454,16 @@ def verify_resume(config: Path, /, *, steps: int = 20, override: Override = None
     if not verdict.equal:
         text = f"different: {run}; {', '.join(verdict.differences)}"
     return Answer(asdict(verdict), text, as_json, done=verdict.equal)
+
+
+def _nothing_at(output: Path) -> None:
+    """A verb writes where nothing is, or into an empty folder. UsageError, before any work, if something is there.
+
+    `prepare` and `pretrain` go on with what they began, and know by themselves what that is; `report` and `quickstart`
+    renew theirs.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UsageError("is there already", where=str(output), do="name another with -o, or move that one away")
 
 
 @contextlib.contextmanager
