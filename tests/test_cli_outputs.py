@@ -41,3 +41,22 @@ def test_an_empty_folder_is_nothing_to_lose(tmp_path: Path):
     arguments: list[Any] = ["tokenizer", tmp_path / "corpus.txt", "--vocab-size", "60", "-o", tmp_path / "new"]
     assert main(list(map(str, arguments))) == 0
     assert (tmp_path / "new" / "tokenizer.json").is_file()
+
+
+def test_unknown_tokens_are_said_and_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """DNA on the way that is for words: each record is one word, longer than the tokenizer reads."""
+    monkeypatch.chdir(tmp_path)
+    Path("genome.fasta").write_text("".join(f">{i}\n{'ACGTTGCA' * (i + 20)}\n" for i in range(20)))
+    settings = "store = 'store'\noutput = 'run'\nmodel = {size = 'tiny', max_length = 32}\ntraining.steps = 2\n"
+    Path("pretrain.toml").write_text(settings)
+    assert main(["tokenizer", "genome.fasta", "--vocab-size", "60", "-o", "tokenizer"]) == 0
+    capsys.readouterr()
+    assert main(["prepare", "genome.fasta", "--tokenizer", "tokenizer", "-o", "store", "--workers", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "20 tokens, 100.00% of them unknown: store\n"
+    assert "warning: 20 of 20 (100.00%) tokens are unknown to the tokenizer; " in err
+    assert "--kind kmer for DNA" in err
+    assert main(["pretrain", "pretrain.toml"]) == 2
+    assert "store: 100% of the tokens are unknown to the tokenizer" in capsys.readouterr().err

@@ -137,8 +137,14 @@ def prepare(
             drop_duplicates=drop_duplicates,
             progress=progress,
         )
+    from pluri.run.symptoms_data import diagnose_ledger
+
     ledger = store.manifest.ledger.model_dump(mode="json")
-    return Answer({"output": output, "ledger": ledger}, f"{store.num_tokens:,} tokens: {output}", as_json)
+    for finding in diagnose_ledger(ledger):
+        if finding.severity != "ok":
+            print(f"warning: {finding.what}; {finding.do}", file=sys.stderr)
+    unknown = f", {ledger['unk'] / ledger['kept']:.2%} of them unknown"
+    return Answer({"output": output, "ledger": ledger}, f"{store.num_tokens:,} tokens{unknown}: {output}", as_json)
 
 
 @app.command
@@ -194,6 +200,11 @@ def finetune(
     given = [
         f"{name}={json.dumps(str(value), ensure_ascii=False)}" for name, value in named.items() if value is not None
     ]
+    if config is None:
+        said = {setting.partition("=")[0].strip() for setting in override or []}
+        for name, value in named.items():
+            if value is None and name not in said and name != "test":
+                raise UsageError(f"--{name} is missing", do="give it, or a TOML file with it")
     settings = pluri.FinetuneConfig.load(config, given + (override or []))
     _nothing_at(settings.output)
     results = pluri.finetune(settings, progress=True)
@@ -229,6 +240,7 @@ def evaluate(
     lines = [f"{m:12}{found[m]:.4f}  ({found[f'{m}_low']:.4f} to {found[f'{m}_high']:.4f})" for m in metrics]
     positive = f", positive_f1 is of {found['positive']!r}" if "positive" in found else ""
     scoring = f", compared by {found['scoring']}" if "scoring" in found else ""
+    lines += found.get("notes", [])
     return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences{scoring}{positive}"]), as_json)
 
 

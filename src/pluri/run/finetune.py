@@ -24,7 +24,7 @@ from pluri.tasks.compare import Comparison, compare
 from pluri.tasks.fit import Tuning
 from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.questions import read_questions
-from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked
+from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked, notes_on_unseen
 from pluri.tokens.tokenizer import Tokenizer
 
 Count = Annotated[int, Field(ge=1)]
@@ -202,6 +202,8 @@ def _results(
     else:
         notes += test.notes
     for name, file in {"validation": validation, "test": test}.items():
+        if name == "validation" or config.test:
+            notes += notes_on_unseen(task, file.records, name)
         leaks[name] = leaked(train.records, file.records) if name == "validation" or config.test else 0
         if leaks[name]:
             notes.append(f"{leaks[name]} of {len(file.records)} {name} sequences also stand in the training data")

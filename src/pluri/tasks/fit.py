@@ -140,7 +140,7 @@ class Split:
         """settings, learn: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
         if task.kind == "translate":
             return cls(records, TextExamples(records, tokenizer, length=length, truncate=truncate))
-        targets = task.targets(records)
+        targets = task.knowing(records).targets(records)
         if task.kind == "answer":
             common: dict[str, Any] = {"length": length, "settings": settings, "token_types": token_types}
             return cls(records, AnswerExamples(records, tokenizer, targets=targets, learn=learn, **common))

@@ -44,5 +44,6 @@ class TrainingConfig(Config):
     def _one_budget(self) -> "TrainingConfig":
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of steps, tokens, minutes (given: {', '.join(given) or 'none'})")
+            do = f"; leave out all but one, in the file or after --set: {', '.join(given)}" if given else ""
+            raise ValueError(f"exactly one budget is needed, steps, tokens or minutes{do}")
         return self
