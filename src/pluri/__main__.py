@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError
 from rich.console import Console
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # whatever else is printed must not mix with the result
             answer = app(arguments, console=Console(file=out), exit_on_error=False, print_error=False)
         if not isinstance(answer, Answer):
+            verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+            if verb in ("finetune", "pretrain"):  # its help was shown
+                print(import_module("pluri.run.settings").settings_text(verb), file=out)
             return 0
         print(answer, file=out, flush=True)
         return 0 if answer.done else 1

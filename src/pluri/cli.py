@@ -151,7 +151,7 @@ def prepare(
 def pretrain(
     config: Path, /, *, override: Override = None, resume: Annotated[bool, Flag] = False, as_json: Json = False
 ) -> Answer:
-    """Pretrain a model as CONFIG.toml says; the model folder is OUTPUT/model.
+    """Pretrain a model as CONFIG.toml says; the model folder is OUTPUT/model. Every setting is listed below.
 
     Example: pluri pretrain pretrain.toml --set training.minutes=30
 
@@ -178,12 +178,7 @@ def finetune(
 ) -> Answer:
     """Fine-tune a model on labelled sequences, and compare it with honest baselines.
 
-    Answers have more settings: --set doc_stride=128 (tokens of OVERLAP between neighbouring windows of a document, not
-    the step from one to the next), max_question_length, max_answer_length, n_best_size, null_score_diff_threshold,
-    scoring (words as SQuAD, characters as CMRC and DRCD).
-    Tags of spans: --set legal=true. Texts: --set beams=4, length_penalty, max_new_tokens.
-
-    To change less than all weights: --set lora_rank=8, or freeze, reinit_layers, layer_decay.
+    Every setting is listed below, with its default.
 
     Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
 

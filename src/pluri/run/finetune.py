@@ -46,7 +46,7 @@ class FinetuneConfig(Tuning):
         value, others by characters); pearson or spearman for regression; f1 or exact_match for answers;
         where tags spell spans also span_f1, which is the default there, span_precision or span_recall; of texts chrf,
         bleu, rouge1, rouge2, rougeL or exact_match.
-    legal: predict only sequences of tags that their scheme of spans allows.
+    regression: the label is a number. legal: predict only sequences of tags that their scheme of spans allows.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone; for texts that, and the source copied.
     static_vectors: a file of word vectors (text of word2vec or GloVe), for one more baseline: regression on their

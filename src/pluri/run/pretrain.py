@@ -43,7 +43,7 @@ _FREE = {"output", "store"} | {
         "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
     )
 }  # fmt: skip
-_NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
+NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
 
 
 class PretrainConfig(Config):
@@ -199,9 +199,9 @@ def unigram_entropy(counts: NDArray[np.int64]) -> float:
 
 def _model(config: PretrainConfig, store: TokenStore) -> Model:
     values = dict(config.model)
-    known = ["preset", "size", "init", *(name for name in ModelConfig.model_fields if name not in _NOT_TO_BE_SET)]
+    known = ["preset", "size", "init", *(name for name in ModelConfig.model_fields if name not in NOT_TO_BE_SET)]
     for key in values:
-        if key in _NOT_TO_BE_SET:
+        if key in NOT_TO_BE_SET:
             raise UsageError(f"{key} is not to be set", where="model", do="the preset and the tokenizer decide it")
         if key not in known:
             raise UsageError(f"unknown key {key!r}; {hint(key, known)}", where="model")
