@@ -116,7 +116,8 @@ def _model(place: Path) -> list[Finding]:
 
 def _gain(results: Results) -> list[Finding]:
     """With the most labels, the fine-tuned model beside the best of the others, by the first metric of the rows."""
-    rows = [row for row in results.rows if {"method", "metric", "labelled"} <= row.keys() and number(row.get("value"))]
+    rows = [row for row in results.rows if {"method", "metric"} <= row.keys()]
+    rows = [row for row in rows if all(number(row.get(key)) is not None for key in ("labelled", "value"))]
     if not rows:
         return []
     most, metric = max(row["labelled"] for row in rows), rows[0]["metric"]
