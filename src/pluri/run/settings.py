@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeGuard, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -61,7 +61,7 @@ def _settings(config: type[Config], prefix: str = "") -> Iterator[Setting]:
             yield Setting(prefix + name, _OF_PRESET if config is ModelConfig else _default(info), meaning)
 
 
-def _is_config(kind: Any) -> bool:
+def _is_config(kind: Any) -> TypeGuard[type[Config]]:
     return isinstance(kind, type) and issubclass(kind, Config)
 
 
