@@ -94,7 +94,9 @@ def test_underscores_and_hyphens_are_the_same(monkeypatch: pytest.MonkeyPatch, c
     ("arguments", "complaint"),
     [
         (["tokeniser"], "Did you mean"),
-        (["fill", "[MASK]"], "--model"),
+        (["tokeniser"], "report, doctor, verify-resume; see"),
+        (["fill", "[MASK]"], "error: --model is missing"),
+        (["finetune", "--task", "tag"], "error: --model is missing; give it, or a TOML file with it"),
         (["fill", "[MASK]", "--model", "m", "--topk", "3"], "--top-k"),
         (["fill", "[MASK]", "--model", "m", "--top-k", "many"], "many"),
         (["pretrain", "absent.toml"], "absent.toml: no such file"),

@@ -7,8 +7,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError
 from rich.console import Console
 
 from pluri.cli import Answer, app
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):  # whatever else is printed must not mix with the result
             answer = app(arguments, console=Console(file=out), exit_on_error=False, print_error=False)
         if not isinstance(answer, Answer):
+            verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+            if verb in ("finetune", "pretrain"):  # its help was shown
+                print(import_module("pluri.run.settings").settings_text(verb), file=out)
             return 0
         print(answer, file=out, flush=True)
         return 0 if answer.done else 1
@@ -41,7 +45,7 @@ def _explained(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
         verb = " ".join(["pluri", *(error.command_chain or ())])
-        return f"{str(error).rstrip('.')}; see `{verb} --help`", 2
+        return f"{_said(error)}; see `{verb} --help`", 2
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name.partition('.')[0]} is not installed; pip install 'pluri[all]'", 1
     if isinstance(error, OSError) and error.strerror:
@@ -49,6 +53,16 @@ def _explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
         return "out of memory; make the model, its length or the batch smaller", 1
     return f"unexpected {type(error).__name__}: {error}; run it with PLURI_DEBUG=1 to see where", 1
+
+
+def _said(error: CycloptsError) -> str:
+    """A wrong usage in one line: what is missing is called missing, and the list of verbs is whole."""
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name} is missing, or has no value"
+    if isinstance(error, UnknownCommandError):
+        verbs = ", ".join(name for name in app if not name.startswith("-"))
+        return f"{str(error).partition(' Available commands:')[0].rstrip('.')}; verbs: {verbs}"
+    return str(error).rstrip(".")
 
 
 def _complain(line: str, exit_code: int) -> int:

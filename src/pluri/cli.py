@@ -89,6 +89,7 @@ def tokenizer(
     Args:
         sentinels: tokens <extra_id_0> ... for denoising as T5 does it, which has 100.
     """
+    _nothing_at(output)
     made = pluri.train_tokenizer(
         files,
         kind=kind,
@@ -136,15 +137,21 @@ def prepare(
             drop_duplicates=drop_duplicates,
             progress=progress,
         )
+    from pluri.run.symptoms_data import diagnose_ledger
+
     ledger = store.manifest.ledger.model_dump(mode="json")
-    return Answer({"output": output, "ledger": ledger}, f"{store.num_tokens:,} tokens: {output}", as_json)
+    for finding in diagnose_ledger(ledger):
+        if finding.severity != "ok":
+            print(f"warning: {finding.what}; {finding.do}", file=sys.stderr)
+    unknown = f", {ledger['unk'] / ledger['kept']:.2%} of them unknown"
+    return Answer({"output": output, "ledger": ledger}, f"{store.num_tokens:,} tokens{unknown}: {output}", as_json)
 
 
 @app.command
 def pretrain(
     config: Path, /, *, override: Override = None, resume: Annotated[bool, Flag] = False, as_json: Json = False
 ) -> Answer:
-    """Pretrain a model as CONFIG.toml says; the model folder is OUTPUT/model.
+    """Pretrain a model as CONFIG.toml says; the model folder is OUTPUT/model. Every setting is listed below.
 
     Example: pluri pretrain pretrain.toml --set training.minutes=30
 
@@ -171,12 +178,7 @@ def finetune(
 ) -> Answer:
     """Fine-tune a model on labelled sequences, and compare it with honest baselines.
 
-    Answers have more settings: --set doc_stride=128 (tokens of OVERLAP between neighbouring windows of a document, not
-    the step from one to the next), max_question_length, max_answer_length, n_best_size, null_score_diff_threshold,
-    scoring (words as SQuAD, characters as CMRC and DRCD).
-    Tags of spans: --set legal=true. Texts: --set beams=4, length_penalty, max_new_tokens.
-
-    To change less than all weights: --set lora_rank=8, or freeze, reinit_layers, layer_decay.
+    Every setting is listed below, with its default.
 
     Example: pluri finetune --task classify --model run/model --train train.csv --validation dev.csv -o reviews
 
@@ -193,7 +195,13 @@ def finetune(
     given = [
         f"{name}={json.dumps(str(value), ensure_ascii=False)}" for name, value in named.items() if value is not None
     ]
+    if config is None:
+        said = {setting.partition("=")[0].strip() for setting in override or []}
+        for name, value in named.items():
+            if value is None and name not in said and name != "test":
+                raise UsageError(f"--{name} is missing", do="give it, or a TOML file with it")
     settings = pluri.FinetuneConfig.load(config, given + (override or []))
+    _nothing_at(settings.output)
     results = pluri.finetune(settings, progress=True)
     return Answer(asdict(results), _means(results.rows), as_json)
 
@@ -227,6 +235,7 @@ def evaluate(
     lines = [f"{m:12}{found[m]:.4f}  ({found[f'{m}_low']:.4f} to {found[f'{m}_high']:.4f})" for m in metrics]
     positive = f", positive_f1 is of {found['positive']!r}" if "positive" in found else ""
     scoring = f", compared by {found['scoring']}" if "scoring" in found else ""
+    lines += found.get("notes", [])
     return Answer(found, "\n".join([*lines, f"{found['sequences']:,} sequences{scoring}{positive}"]), as_json)
 
 
@@ -252,6 +261,7 @@ def predict(
     Args:
         input: file in the format of the training file; labels are not needed, and not read.
     """
+    _nothing_at(output)
     columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns}
     count = pluri.predict(model, input, output, **columns, truncate=truncate, settings=override or ())
     return Answer({"output": output, "count": count}, f"{count:,} predictions: {output}", as_json)
@@ -336,6 +346,8 @@ def prompt(
         shots: how many examples stand before each test row.
         seeds: draws of the examples and of their order.
     """
+    if output is not None:
+        _nothing_at(output)
     counts = [int(count) if count.strip().isdecimal() else -1 for count in shots.split(",")]
     results = pluri.prompt(task, model, shots=counts, seeds=seeds, output=output, progress=True)
     return Answer(asdict(results), str(results), as_json)
@@ -347,6 +359,7 @@ def import_(source: str, /, *, output: Folder, as_json: Json = False) -> Answer:
 
     Example: pluri import sentence-transformers/all-MiniLM-L6-v2 -o minilm
     """
+    _nothing_at(output)
     converted = pluri.convert_model(source, output)
     return Answer(asdict(converted), str(converted), as_json)
 
@@ -357,6 +370,7 @@ def export(*, model: Model, output: Folder, as_json: Json = False) -> Answer:
 
     Example: pluri export --model run/model -o exported
     """
+    _nothing_at(output)
     converted = pluri.convert_model(model, output)
     return Answer(asdict(converted), str(converted), as_json)
 
@@ -383,6 +397,7 @@ def embed(
         normalize: scale vectors to length 1.
         max_length: tokens of a record that are read; by default all that the model can.
     """
+    _nothing_at(output)
     done = pluri.embed(
         files, model, output, pooling=pooling, normalize=normalize, max_length=max_length, text_column=text_column
     )
@@ -446,6 +461,16 @@ def verify_resume(config: Path, /, *, steps: int = 20, override: Override = None
     if not verdict.equal:
         text = f"different: {run}; {', '.join(verdict.differences)}"
     return Answer(asdict(verdict), text, as_json, done=verdict.equal)
+
+
+def _nothing_at(output: Path) -> None:
+    """A verb writes where nothing is, or into an empty folder. UsageError, before any work, if something is there.
+
+    `prepare` and `pretrain` go on with what they began, and know by themselves what that is; `report` and `quickstart`
+    renew theirs.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UsageError("is there already", where=str(output), do="name another with -o, or move that one away")
 
 
 @contextlib.contextmanager

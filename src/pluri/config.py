@@ -96,8 +96,11 @@ def _first_problem(cls: type[BaseModel], error: ValidationError) -> str:
         key = str(problem["loc"][-1])
         known = list(getattr(model, "model_fields", {}))
         return f"unknown key {'.'.join([*location, key])!r}; {hint(key, known)}"
+    if problem["type"] == "missing":
+        name = ".".join(location)
+        return f"{name} is missing; give it in the file, or with --set {name}=..."
     value = problem.get("input")
-    shown = "" if problem["type"] == "missing" or isinstance(value, dict) else f" (got {value!r})"
+    shown = "" if isinstance(value, dict) else f" (got {value!r})"
     message = problem["msg"].removeprefix("Value error, ")
     return ": ".join([".".join(location), f"{message}{shown}"]) if location else f"{message}{shown}"
 

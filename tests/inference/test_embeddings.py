@@ -69,6 +69,14 @@ def test_each_token_has_its_vector(folder, texts, theirs, tmp_path):
         np.testing.assert_allclose(np.array(row["vector"]), states, atol=1e-5)
 
 
+def test_identifiers_are_kept(folder, tmp_path):
+    (tmp_path / "t.fasta").write_text(">one of them\nthe\n>two\ndog\n")
+    embed(tmp_path / "t.fasta", folder, tmp_path / "v.parquet")
+    assert pq.read_table(tmp_path / "v.parquet")["id"].to_pylist() == ["one", "two"]
+    embed(tmp_path / "t.fasta", folder, tmp_path / "v.txt")
+    assert [line.split()[0] for line in (tmp_path / "v.txt").read_text().splitlines()[1:]] == ["one", "two"]
+
+
 def test_word2vec_text_can_be_read(folder, texts, tmp_path):
     embed(texts, folder, tmp_path / "v.txt")
     embed(texts, folder, tmp_path / "v.npy")

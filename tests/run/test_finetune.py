@@ -210,10 +210,49 @@ def test_what_cannot_be_done_is_said_before_anything_is_trained(folder, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_label_in_the_test_file_stops_before_training(folder, tmp_path):
-    (tmp_path / "odd.csv").write_text("text,label\nfilm was fine book,up\nbook was bad film,sideways\n")
-    with pytest.raises(DataError, match=r"odd\.csv:3: unknown label 'sideways'"):
-        finetune(configured(folder, tmp_path / "out", test=str(tmp_path / "odd.csv")), progress=False)
+def test_a_label_that_training_never_showed_counts_as_wrong_and_is_said(classifier, folder, tmp_path):
+    rows = "text,label\nfilm was fine book,up\nbook was bad film,sideways\nbook was bad film,down\n"
+    (tmp_path / "odd.csv").write_text(rows)
+    odd = {"validation": str(tmp_path / "odd.csv"), "test": str(tmp_path / "odd.csv"), "min_steps": 4, "epochs": 0.1}
+    results = finetune(configured(folder, tmp_path / "out", metric="positive_f1", **odd), progress=False)
+    assert results.labels == ["down", "up"]
+    assert results.confusion["labels"] == ["down", "up", "sideways"]
+    assert np.array(results.confusion["matrix"]).sum(1).tolist() == [1, 1, 1]
+    line = "1 labels of the test data are unknown to the training data, and count as wrong: 'sideways' "
+    assert f"{line}({tmp_path / 'odd.csv'}:3)" in results.notes
+    found = evaluate(classifier[0], str(tmp_path / "odd.csv"))
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert found["positive_f1"] == 1
+    assert "count as wrong: 'sideways'" in found["notes"][0]
+    tags = tmp_path / "odd.conll"
+    tags.write_text("film X\nfine ADV\n")
+    results = finetune(configured(folder, tmp_path / "tags", "conll", test=str(tags), min_steps=4), progress=False)
+    assert any("odd.conll:1" in note for note in results.notes)
+
+
+def test_what_a_task_does_not_read_is_not_named_in_vain(folder, tmp_path):
+    with pytest.raises(UsageError, match="text_column: a pair has two texts, not one in 'body'"):
+        finetune(configured(folder, tmp_path / "out", task="pair", text_column="body"), progress=False)
+    with pytest.raises(DataError, match=r"train\.csv: has no place for a tag a token; give CoNLL columns"):
+        finetune(configured(folder, tmp_path / "out", task="tag"), progress=False)
+
+
+def test_identifiers_of_the_input_are_kept(classifier, folder, tmp_path):
+    """A FASTA record, and a table's column."""
+    (tmp_path / "new.fasta").write_text(">first one\nFILM\n>second\nfine\n")
+    (tmp_path / "new.jsonl").write_text('{"id": 7, "text": "film"}\n{"text": "fine"}\n')
+    for name, wanted in {
+        "new.fasta": [("first", "FILM"), ("second", "fine")],
+        "new.jsonl": [("7", "film"), (None, "fine")],
+    }.items():
+        assert predict(classifier[0], str(tmp_path / name), tmp_path / "said.jsonl") == 2
+        assert [(line.get("id"), line["text"]) for line in read_lines(tmp_path / "said.jsonl")] == wanted
+
+
+def test_weights_have_the_permissions_of_other_files(classifier):
+    modes = {file.name: file.stat().st_mode for file in classifier[0].iterdir() if file.is_file()}
+    assert modes["model.safetensors"] == modes["config.json"]
 
 
 def test_long_texts_are_an_error_or_cut_and_said(folder, tmp_path):

@@ -131,7 +131,7 @@ def test_answers_are_not_read_where_they_are_not_wanted(tmp_path):
     ("content", "message"),
     [
         (squad(asked("a"), asked("b"), asked("a")), r"q\.json, id a: the id 'a' stands twice;"),
-        (squad(asked("a") | {"question": " "}), r"q\.json, id a: the question is empty;"),
+        (squad(asked("a") | {"question": None}), r"q\.json, id a: the question is empty;"),
         (squad(asked("a"), context=""), r"q\.json, id a: the document is empty;"),
         (squad(asked("a", ("Rome", 44))), r"id a: the answer 'Rome' begins at 44, outside its document of 44 char"),
         (squad(asked("a", ("Rome", -1))), r"id a: the answer 'Rome' begins at -1, outside its document"),
@@ -153,8 +153,12 @@ def test_what_is_wrong_is_said_with_file_and_id(tmp_path, content, message):
 
 def test_rows_are_named_with_their_line(tmp_path):
     lines = json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[1] | {"question": ""})
-    with pytest.raises(DataError, match=r"q\.jsonl:2, id b: the question is empty"):
-        read_questions(written(tmp_path, lines, "q.jsonl"))
+    found = read_questions(written(tmp_path, lines, "q.jsonl"))
+    assert [question.id for question in found.records] == [ROWS[0]["id"]]
+    assert len(found.left_out) == 1
+    assert "q.jsonl:2, id b: the question is empty; left out" in found.left_out[0]
+    assert any("1 questions left out" in note for note in found.notes())
+    assert found.left_out[0] in found.notes()
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in ../shared/data/qa")
@@ -179,8 +183,11 @@ def test_real_files(name, count, read, repaired, dropped):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the data sets in ../shared/data/qa")
 def test_real_files_without_answers_and_with_an_empty_question():
-    with pytest.raises(DataError, match=r"cmrc2018_trial\.json\.gz, id TRIAL_776_QUERY_4: the question is empty"):
-        read_questions(str(DATA / "cmrc2018" / "cmrc2018_trial.json.gz"))
+    found = read_questions(str(DATA / "cmrc2018" / "cmrc2018_trial.json.gz"))
+    assert len(found.records) == 1000
+    assert [line.rpartition(", id ")[2] for line in found.left_out] == [
+        f"TRIAL_{name}: the question is empty; left out" for name in ("776_QUERY_4", "20_QUERY_0")
+    ]
     found = read_questions(str(DATA / "hw07" / "hw7_test.json.gz"))
     assert len(found.records) == 4957
     assert found.course

@@ -88,6 +88,18 @@ def test_done_it_does_nothing(corpus, tokenizer, tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*")} == before
 
 
+def test_after_a_wrong_setting_the_right_one_begins_anew(corpus, tokenizer, tmp_path):
+    with pytest.raises(DataError, match="no column 'absent'"):
+        prepare(corpus, tokenizer, tmp_path / "s", text_column="absent")
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(corpus.read_text() + "{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        prepare(broken, tokenizer, tmp_path / "s", documents_per_shard=1, workers=1)
+    prepare(corpus, tokenizer, tmp_path / "s")
+    prepare(corpus, tokenizer, tmp_path / "other")
+    assert content(tmp_path / "s") == content(tmp_path / "other")
+
+
 @pytest.mark.parametrize("state", ["done", "unfinished"])
 def test_another_plan_is_refused(corpus, tokenizer, tmp_path, state, monkeypatch):
     output = tmp_path / "s"

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pluri.checkpoints.checkpoint import atomic_folder
+from pluri.checkpoints.checkpoint import atomic_folder, write_tensors
 from pluri.checkpoints.config_json import passed_over
 from pluri.checkpoints.hub import local_folder
 from pluri.checkpoints.keymaps import canonical, prefix_of, published_names, to_published
@@ -73,7 +72,7 @@ def save_adapter(folder: Path, model: Model, lora: Lora | None, *, base: str | P
     tensors = {f"{_PREFIX}{name}": tensor.cpu().contiguous() for name, tensor in (tensors | learned).items()}
     with atomic_folder(folder) as aside:
         (aside / ADAPTER_CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        save_file(tensors, aside / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        write_tensors(aside / ADAPTER_WEIGHTS, tensors, {"format": "pt"})
 
 
 def _within_layer(module: str) -> str:

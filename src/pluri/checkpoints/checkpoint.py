@@ -77,6 +77,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             aside.unlink(missing_ok=True)
 
 
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file with the permissions of every other new file: the library's own are for its owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
+
+
 def sync(path: Path) -> None:
     """Makes a file's content, or a folder's entries, outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -103,7 +111,7 @@ def save_checkpoint(
     """Writes ROOT/step-XXXXXXXXX and removes all but the `keep` newest. Returns its folder."""
     folder = Path(root) / f"step-{step:09d}"
     with atomic_folder(folder) as aside:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, aside / _STATE)
+        write_tensors(aside / _STATE, {name: tensor.detach().contiguous() for name, tensor in tensors.items()})
         content = {"step": step, "sha256": _sha256(aside / _STATE), **meta}
         (aside / _META).write_text(json.dumps(content, indent=1), encoding="utf-8")
     for old in _folders(root)[keep:]:

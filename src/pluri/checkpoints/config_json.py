@@ -142,7 +142,9 @@ def read_config(folder: str | Path) -> FolderConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError("no such file", where=str(path), do="give the folder of a model") from None
+        inside = path.parent / "model"
+        do = f"the run's model is {inside}" if (inside / CONFIG).is_file() else "give the folder of a model"
+        raise CheckpointError("no such file", where=str(path), do=do) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(values, dict):

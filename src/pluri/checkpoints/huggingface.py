@@ -15,11 +15,10 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pluri.checkpoints.adapters import ADAPTER_WEIGHTS, AdapterFolder
-from pluri.checkpoints.checkpoint import sync
+from pluri.checkpoints.checkpoint import sync, write_tensors
 from pluri.checkpoints.config_json import CONFIG, FolderConfig, Problem, describe, read_config
 from pluri.checkpoints.hub import conversion, local_folder
 from pluri.checkpoints.keymaps import (
@@ -92,7 +91,7 @@ def save_model(
     try:
         aside.mkdir(parents=True, exist_ok=True)
         (aside / CONFIG).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt", "sha256": digest(tensors)})
+        write_tensors(aside / WEIGHTS, tensors, {"format": "pt", "sha256": digest(tensors)})
         types = ["token_type_ids"] if model.config.token_types > 1 else []  # others cannot read a second segment
         tokenizer.save(aside, model_input_names=["input_ids", *types, "attention_mask"])
         for file in aside.iterdir():

@@ -1,5 +1,6 @@
 """Vectors of the records of files, written as .npy, .parquet or word2vec text."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,9 @@ from pluri.errors import UsageError
 from pluri.inference.embeddings import Embedded, Pooling, embed_texts
 from pluri.sequences import expand, read_records
 from pluri.tokens.tokenizer import Tokenizer
+
+Named = tuple[list[str | None], Embedded]
+"""A chunk of vectors, and the ids of its records."""
 
 _NPY_HEADER = 128
 """Bytes before the data of a .npy file: room for any shape, filled in when the number of rows is known."""
@@ -31,9 +35,10 @@ def embed(
 ) -> dict[str, int]:
     """Writes the vector of each record of some files; see `embed_texts` for the options.
 
-    output: by its suffix. .npy: float32 (N, D). .parquet: a row a record, `text` and `vector`; with pooling "token"
-        also `tokens`, and `vector` has one vector for each. .txt: word2vec text, "N D", then a record and its vector a
-        line, blanks in the record written as "_".
+    output: by its suffix. .npy: float32 (N, D), in the order of the records. .parquet: a row a record, `id` (null where
+        the input gives none), `text` and `vector`; with pooling "token" also `tokens`, and `vector` has one vector for
+        each. .txt: word2vec text, "N D", then a record's id, or its text without one, and its vector a line, blanks
+        written as "_".
     The file appears when it is whole; what stood there stays until then.
     Returns {"records", "width", "truncated"}: truncated records were longer than `max_length`.
     UsageError: another suffix, or pooling "token" to anything but .parquet. DataError: see
@@ -47,13 +52,19 @@ def embed(
         raise UsageError("vectors of tokens need a table", where=str(output), do="end it in .parquet")
     files = expand(sources)
     model, tokenizer = load_model(folder)
-    texts = (record.text for file in files for record in read_records(file, text_column=text_column))
-    chunks = embed_texts(model, tokenizer, texts, pooling=pooling, normalize=normalize, max_length=max_length)
+    ids: deque[str | None] = deque()  # of the records that were read and not yet written
+
+    def texts() -> Iterator[str]:
+        for record in (record for file in files for record in read_records(file, text_column=text_column)):
+            ids.append(record.id)
+            yield record.text
+
+    chunks = embed_texts(model, tokenizer, texts(), pooling=pooling, normalize=normalize, max_length=max_length)
     done = {"records": 0, "width": model.config.hidden_size, "truncated": 0}
 
-    def counted() -> Iterator[Embedded]:
+    def counted() -> Iterator[Named]:
         for chunk in chunks:
-            yield chunk
+            yield [ids.popleft() for _ in chunk.texts], chunk
             done["records"] += len(chunk.texts)
             done["truncated"] += chunk.truncated
 
@@ -62,9 +73,9 @@ def embed(
     return done
 
 
-def _npy(file: BinaryIO, chunks: Iterator[Embedded], _: Tokenizer, __: str, done: dict[str, int]) -> None:
+def _npy(file: BinaryIO, chunks: Iterator[Named], _: Tokenizer, __: str, done: dict[str, int]) -> None:
     file.write(bytes(_NPY_HEADER))
-    for chunk in chunks:
+    for _ids, chunk in chunks:
         file.write(np.ascontiguousarray(chunk.vectors, "<f4").data)
     # Format version 1.0: magic, version, length of the rest, a literal padded with blanks to the full length.
     shape = f"({done['records']}, {done['width']})"
@@ -73,17 +84,17 @@ def _npy(file: BinaryIO, chunks: Iterator[Embedded], _: Tokenizer, __: str, done
     file.write(b"\x93NUMPY\x01\x00" + (_NPY_HEADER - 10).to_bytes(2, "little") + text.encode("latin-1"))
 
 
-def _parquet(file: BinaryIO, chunks: Iterator[Embedded], tokenizer: Tokenizer, pooling: str, done: dict) -> None:
+def _parquet(file: BinaryIO, chunks: Iterator[Named], tokenizer: Tokenizer, pooling: str, done: dict) -> None:
     vector: pa.DataType = pa.list_(pa.float32(), done["width"])
-    fields = [pa.field("text", pa.string())]
+    fields = [pa.field("id", pa.string()), pa.field("text", pa.string())]
     if pooling == "token":
         fields.append(pa.field("tokens", pa.list_(pa.string())))
         vector = pa.list_(vector)
     schema = pa.schema([*fields, pa.field("vector", vector)])
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for chunk in chunks:
+        for ids, chunk in chunks:
             flat = pa.FixedSizeListArray.from_arrays(pa.array(chunk.vectors.reshape(-1)), done["width"])
-            columns: list[pa.Array] = [pa.array(chunk.texts)]
+            columns: list[pa.Array] = [pa.array(ids, pa.string()), pa.array(chunk.texts)]
             if pooling == "token":
                 offsets = pa.array(chunk.offsets.astype(np.int32))
                 columns.append(pa.ListArray.from_arrays(offsets, pa.array(tokenizer.tokens(chunk.ids))))
@@ -91,19 +102,19 @@ def _parquet(file: BinaryIO, chunks: Iterator[Embedded], tokenizer: Tokenizer, p
             writer.write_table(pa.table([*columns, flat], schema=schema))
 
 
-def _word2vec(file: BinaryIO, chunks: Iterator[Embedded], _: Tokenizer, __: str, done: dict[str, int]) -> None:
+def _word2vec(file: BinaryIO, chunks: Iterator[Named], _: Tokenizer, __: str, done: dict[str, int]) -> None:
     width = f" {done['width']}\n"
     room = 20
     file.write(b" " * room + width.encode())
-    for chunk in chunks:
-        for text, vector in zip(chunk.texts, chunk.vectors, strict=True):
-            name = "_".join(text.split()) or "_"
+    for ids, chunk in chunks:
+        for known, text, vector in zip(ids, chunk.texts, chunk.vectors, strict=True):
+            name = "_".join((known or text).split()) or "_"
             file.write(f"{name} {' '.join(f'{value:.6g}' for value in vector)}\n".encode())
     file.seek(0)
     file.write(str(done["records"]).encode())
 
 
-_WRITERS: dict[str, Callable[[BinaryIO, Iterator[Embedded], Tokenizer, str, dict[str, int]], None]] = {
+_WRITERS: dict[str, Callable[[BinaryIO, Iterator[Named], Tokenizer, str, dict[str, int]], None]] = {
     ".npy": _npy,
     ".parquet": _parquet,
     ".txt": _word2vec,

@@ -47,7 +47,10 @@ def fill_blanks(model: Model, tokenizer: Tokenizer, text: str, top_k: int = 5) -
     ids = _encoded(tokenizer, text)
     blanks = np.flatnonzero(ids == tokenizer.mask_id)  # (P,)
     if not len(blanks):
-        raise UsageError(f"no {_BLANK} in {text!r}", where="text", do=f"write {_BLANK} where a token is to be guessed")
+        do = f"write {_BLANK} where a token is to be guessed"
+        if tokenizer.kmer:
+            do += f", which is {tokenizer.kmer} letters long, and at least as many letters beside it"
+        raise UsageError(f"no {_BLANK} in {text!r}", where="text", do=do)
     before = [] if tokenizer.cls_id is None else [tokenizer.cls_id]
     after = [] if tokenizer.sep_id is None else [tokenizer.sep_id]
     whole = np.concatenate([before, ids, after]).astype(np.int32)

@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from statistics import mean
 
 from pluri.batches.loader import Batches
+from pluri.checkpoints.huggingface import load_model
 from pluri.errors import DataError, PluriError, UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.findings import Finding, show_findings, sort_findings
-from pluri.run.folder import Journal, Results, RunFolder, read_run
+from pluri.run.folder import Journal, Results, RunFolder, number, read_run
 from pluri.run.symptoms_data import (
     DataFile,
     Fit,
     diagnose_file,
     diagnose_fit,
+    diagnose_kmers,
     diagnose_leaks,
     diagnose_ledger,
     diagnose_vocabulary,
@@ -25,6 +28,7 @@ from pluri.run.symptoms_data import (
 )
 from pluri.run.symptoms_training import diagnose_journal
 from pluri.sequences import expand, read_records, read_rows
+from pluri.tasks.compare import PRETRAINED
 from pluri.tasks.formats import PAIR, TRANSLATION, read_labelled
 from pluri.tasks.questions import holds_questions
 from pluri.tasks.task import Kind, Labelled
@@ -60,7 +64,7 @@ def diagnose(target: Target | Sequence[Target]) -> list[Finding]:
             known = known or (None if store is None else (store.tokenizer, store_fit(store)))
         elif place.is_dir() and (place / "tokenizer.json").is_file() and not (place / "journal.jsonl").is_file():
             known = known or (Tokenizer.load(place), None)
-            findings += _run(read_run(place))
+            findings += [*_model(place), *_run(read_run(place))]
         elif place.is_dir() and _holds_run(run := read_run(place)):
             findings += _run(run)
         else:
@@ -85,15 +89,52 @@ def _run(run: RunFolder) -> list[Finding]:
     findings = [
         Finding("unreadable file", "problem", line, do="restore it, or run that part again") for line in run.unreadable
     ]
+    findings += [finding for results in run.results for finding in _gain(results)]
     findings += [_leak(name, times, results) for results in run.results for name, times in results.leaks.items()]
     for journal in run.journals:
-        found = [*diagnose_journal(journal), *_packing(journal)]
+        found = [*diagnose_journal(journal), *_packing(journal), *_kmers(journal)]
         if len(run.journals) > 1:
             found = [_named(finding, journal) for finding in found if journal.pretraining or finding.severity != "ok"]
         findings += found
     for place in run.stores:
         findings += _store(place, verify=False)[0]
     return findings
+
+
+def _model(place: Path) -> list[Finding]:
+    """Whether the weights of a model folder are whole and fit its config.json; [] if the folder has none."""
+    if not (place / "config.json").is_file():
+        return []
+    try:
+        model, _ = load_model(place)
+    except PluriError as error:
+        return [Finding("damaged model", "problem", str(error))]
+    size = sum(parameter.numel() for parameter in model.parameters())
+    heads = ", ".join(model.num_classes) or "none"
+    return [Finding("model", "ok", f"{place} opens: {size:,} parameters, heads: {heads}", float(size))]
+
+
+def _gain(results: Results) -> list[Finding]:
+    """With the most labels, the fine-tuned model beside the best of the others, by the first metric of the rows."""
+    rows = [row for row in results.rows if {"method", "metric"} <= row.keys()]
+    rows = [row for row in rows if all(number(row.get(key)) is not None for key in ("labelled", "value"))]
+    if not rows:
+        return []
+    most, metric = max(row["labelled"] for row in rows), rows[0]["metric"]
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if (row["labelled"], row["metric"]) == (most, metric):
+            values.setdefault(row["method"], []).append(row["value"])
+    means = {method: mean(found) for method, found in values.items()}
+    own = means.pop(PRETRAINED, None)
+    if own is None or not means:
+        return []
+    best = max(means, key=lambda method: means[method])
+    what = f"{metric} with {most:,} labelled: pretrained {own:.3f}, {best} {means[best]:.3f} ({results.path})"
+    do = "pretrain for longer or on more text of this kind, or take the simpler method"
+    if own > means[best]:
+        return [Finding("gain over the baselines", "ok", what, own - means[best])]
+    return [Finding("no gain over the baselines", "warn", what, own - means[best], do)]
 
 
 def _leak(name: str, times: int, results: Results) -> Finding:
@@ -136,8 +177,21 @@ def _packing(journal: Journal) -> list[Finding]:
     share = sum(batch.num_tokens for batch in made) / sum(batch.num_positions for batch in made)
     severity = graded(1 - share, EMPTY_PACKING)
     what = f"{100 * share:.1f}% of the positions in a batch hold a token; the rest is padding"
-    do = "set training.packed = true, or lower model.max_length towards the length of the documents"
+    do = "lower model.max_length towards the length of the documents, or raise training.batch_tokens"
+    if not training["packed"]:
+        do = "set training.packed = true"
     return [Finding("packing efficiency", severity, what, share, "" if severity == "ok" else do)]
+
+
+def _kmers(journal: Journal) -> list[Finding]:
+    """Whether a run of masked k-mers covers what their neighbours would give away."""
+    config = journal.config
+    try:
+        k = TokenStore.open(config["store"]).tokenizer.kmer
+        finding = diagnose_kmers(k, ObjectiveConfig.parse(config["objective"]))
+    except (PluriError, KeyError, TypeError, AttributeError):
+        return []
+    return [finding] if finding else []
 
 
 def _files(files: Sequence[str], known: tuple[Tokenizer, Fit | None] | None) -> list[Finding]:

@@ -24,7 +24,7 @@ from pluri.tasks.compare import Comparison, compare
 from pluri.tasks.fit import Tuning
 from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.questions import read_questions
-from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked
+from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked, notes_on_unseen
 from pluri.tokens.tokenizer import Tokenizer
 
 Count = Annotated[int, Field(ge=1)]
@@ -46,7 +46,7 @@ class FinetuneConfig(Tuning):
         value, others by characters); pearson or spearman for regression; f1 or exact_match for answers;
         where tags spell spans also span_f1, which is the default there, span_precision or span_recall; of texts chrf,
         bleu, rouge1, rouge2, rougeL or exact_match.
-    legal: predict only sequences of tags that their scheme of spans allows.
+    regression: the label is a number. legal: predict only sequences of tags that their scheme of spans allows.
     baselines: also the same model from a random start, frozen features, TF-IDF or character windows, the majority; for
         answers the random start alone; for texts that, and the source copied.
     static_vectors: a file of word vectors (text of word2vec or GloVe), for one more baseline: regression on their
@@ -203,6 +203,8 @@ def _results(
     else:
         notes += test.notes
     for name, file in {"validation": validation, "test": test}.items():
+        if name == "validation" or config.test:
+            notes += notes_on_unseen(task, file.records, name)
         leaks[name] = leaked(train.records, file.records) if name == "validation" or config.test else 0
         if leaks[name]:
             notes.append(f"{leaks[name]} of {len(file.records)} {name} sequences also stand in the training data")

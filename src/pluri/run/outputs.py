@@ -19,7 +19,7 @@ from pluri.tasks.task import Labelled, Targets, Task, questions
 
 
 def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predictions) -> Iterator[str]:
-    """A line of JSON for each sequence; `gold` (or `gold_tags`) only where it is known."""
+    """A line of JSON for each sequence; `id` and `gold` (or `gold_tags`) only where they are known."""
     first = 0
     for record, count in zip(records, task.num_labels(records).tolist(), strict=True):
         here = slice(first, first + count)
@@ -39,7 +39,8 @@ def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predi
             line: dict[str, Any] = {**dict(zip(names, record.units, strict=True)), "label": labels[0]}
             line |= {"score": scores[0]} if scores else {}
             line |= {"gold": record.labels[0]} if record.labels else {}
-        yield json.dumps(line, ensure_ascii=False)
+        named = {} if record.id is None else {"id": record.id}
+        yield json.dumps(named | line, ensure_ascii=False)
 
 
 def _spans(tags: SpanTags, units: Sequence[str], values: Targets) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import UsageError
@@ -20,7 +22,7 @@ from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.questions import read_questions
 from pluri.tasks.spans import Tagging
-from pluri.tasks.task import Kind, Labelled, Task
+from pluri.tasks.task import Kind, Labelled, Task, notes_on_unseen
 from pluri.tasks.translate import TextExamples, Writing
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -46,18 +48,25 @@ def evaluate(
         default as in fine-tuning.
     Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of two labels also
     "positive": which one positive_f1 is of; of answers also "scoring": by whose rules, "words" (SQuAD) or "characters"
-    (CMRC and DRCD).
+    (CMRC and DRCD); where there are any, "notes": labels that training never showed, questions left out.
     """
     tuned = _load(model, settings)
     columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns, "label_column": label_column}
-    records = read_labelled(data, tuned.task.kind, **columns)
-    tuned.task.targets(records)  # an unknown label is found before the work, not after
+    notes: list[str] = []
+    if tuned.task.kind == "answer":
+        asked = read_questions(data)
+        records, notes = asked.records, asked.left_out
+    else:
+        records = read_labelled(data, tuned.task.kind, **columns)
+    tuned.task.knowing(records).targets(records)  # what is no number is found before the work, not after
     outcome = tuned.task.outcome(records, tuned.say(records, truncate).values)
     found: dict[str, Any] = {}
     for metric in outcome.metrics:
         interval = bootstrap([outcome], metric)
         found |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     found["sequences"] = len(records)
+    if notes := notes + notes_on_unseen(tuned.task, records, "given"):
+        found["notes"] = notes
     if "positive_f1" in outcome.metrics:
         found["positive"] = tuned.task.labels[-1]
     return found | ({"scoring": outcome.scoring} if isinstance(outcome, AnswerOutcome) else {})
@@ -77,8 +86,8 @@ def predict(
 
     {"text", "label", "score"}, of pairs with "sentence1" and "sentence2" instead; no "score" of a number; {"tokens",
     "tags", "scores"} for tags, with "spans" where they spell any: {"type", "start", "end", "text"}, of tokens, the end
-    exclusive; {"source", "target"} of translations. A score is the probability that the model gives its answer. Labels
-    in `data` are not needed, and not read. UsageError: the output is the input.
+    exclusive; {"source", "target"} of translations. First comes "id" where `data` gives one. A score is the probability
+    that the model gives its answer. Labels in `data` are not needed, and not read. UsageError: the output is the input.
     Of answers, `output` is a folder: predictions.json, nbest_predictions.json, null_odds.json, and submission.csv if
     `data` has the course's format. settings: as in `evaluate`.
     """
@@ -87,6 +96,8 @@ def predict(
     tuned = _load(model, settings)
     if tuned.task.kind == "answer":
         found = read_questions(data, answers=False)
+        for line in found.left_out:
+            Console(stderr=True).print(line, style="yellow", highlight=False, markup=False)
         said, null = tuned.say(found.records, truncate), tuned.task.threshold is not None
         write_answers(Path(output), found.records, said, null=null, course=found.course)
         return len(found.records)

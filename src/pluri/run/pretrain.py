@@ -23,6 +23,7 @@ from pluri.objectives.causal import NextTokens
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.lock import only_writer
+from pluri.run.symptoms_data import diagnose_kmers
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.store import TokenStore
 from pluri.tokens.tokenizer import Tokenizer
@@ -32,6 +33,7 @@ from pluri.training.spectral import can_start, spectral_start
 from pluri.training.trainer import Validate, mean_loss, train
 
 _MAX_VALIDATION_DOCUMENTS, _MAX_VALIDATION_TOKENS = 2000, 1_000_000
+_MOST_UNKNOWN = 0.5  # a model of such a store would learn to say "unknown"
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
 # What may differ between a run and its resumption: none of it changes which data a step learns from.
 _FREE = {"output", "store"} | {
@@ -41,7 +43,7 @@ _FREE = {"output", "store"} | {
         "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
     )
 }  # fmt: skip
-_NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
+NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
 
 
 class PretrainConfig(Config):
@@ -80,8 +82,11 @@ def pretrain(
         saved = _saved(config, store, resume)
         model = _model(config, store)
         train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
-        _check_enough(config, len(train_on))
+        _check_enough(config, store, len(train_on))
         _check_fits(config.objective, model.config)
+        leak = diagnose_kmers(store.tokenizer.kmer, config.objective)
+        if leak and leak.severity != "ok":
+            _say(f"{leak.what}; {leak.do}")
         if config.spectral_start and "init" not in config.model and can_start(model) and not saved:
             spectral_start(model, store, train_on)
         held_out = _batches(config, store, hold_out, model.config.max_length) if len(hold_out) else None
@@ -104,8 +109,12 @@ def pretrain(
             progress="training" if progress else None,
         )
         for note in trained.notes:
-            Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
+            _say(note)
         return save_model(config.output / "model", model, store.tokenizer)
+
+
+def _say(note: str) -> None:
+    Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
 
 
 def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:
@@ -125,7 +134,11 @@ def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:
     return saved
 
 
-def _check_enough(config: PretrainConfig, documents: int) -> None:
+def _check_enough(config: PretrainConfig, store: TokenStore, documents: int) -> None:
+    unknown = store.manifest.ledger.unk / store.num_tokens
+    if unknown > _MOST_UNKNOWN:
+        do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
+        raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(config.store), do=do)
     if not documents:
         raise UsageError("no document is left to train on", where="validation", do="hold out less, or give more text")
     if config.objective.pair == "nsp" and documents < 2:
@@ -186,9 +199,9 @@ def unigram_entropy(counts: NDArray[np.int64]) -> float:
 
 def _model(config: PretrainConfig, store: TokenStore) -> Model:
     values = dict(config.model)
-    known = ["preset", "size", "init", *(name for name in ModelConfig.model_fields if name not in _NOT_TO_BE_SET)]
+    known = ["preset", "size", "init", *(name for name in ModelConfig.model_fields if name not in NOT_TO_BE_SET)]
     for key in values:
-        if key in _NOT_TO_BE_SET:
+        if key in NOT_TO_BE_SET:
             raise UsageError(f"{key} is not to be set", where="model", do="the preset and the tokenizer decide it")
         if key not in known:
             raise UsageError(f"unknown key {key!r}; {hint(key, known)}", where="model")

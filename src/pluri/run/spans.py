@@ -44,13 +44,15 @@ def notes_on_spans(
     rules = "of all types together (micro), illegal tags read as by conlleval and seqeval"
     notes = [f"the tags spell spans ({task.scheme}): span_f1 counts those with the right type and both ends, {rules}"]
     for name, records in files.items():
-        lengths, ids = task.num_labels(records), task.targets(records).astype(np.int64)
-        wrong = np.flatnonzero(illegal(task.tags, ids, lengths))
+        known = task.knowing(records)
+        assert known.tags is not None
+        lengths, ids = known.num_labels(records), known.targets(records).astype(np.int64)
+        wrong = np.flatnonzero(illegal(known.tags, ids, lengths))
         if len(wrong):
             unit = int(wrong[0])
             place = int(np.searchsorted(np.cumsum(lengths), unit, side="right"))
             token = unit - int(lengths[:place].sum()) + 1
-            first = f"{task.labels[ids[unit]]}, token {token} of the sentence at {records[place].where}"
+            first = f"{known.labels[ids[unit]]}, token {token} of the sentence at {records[place].where}"
             count = f"{len(wrong)} of {len(ids)} {name} tags where they stand"
             notes.append(f"{task.scheme} forbids {count}; first {first}")
     count = int(illegal(task.tags, predicted.astype(np.int64), task.num_labels(asked)).sum())

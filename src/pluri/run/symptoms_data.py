@@ -1,5 +1,6 @@
 """What a ledger and data files say: unknown tokens, duplicates, truncation, leaks, imbalance, a misfit tokenizer."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pluri.objectives.config import ObjectiveConfig
 from pluri.run.findings import Finding, Severity
 from pluri.run.folder import number
 from pluri.tokens.store import TokenStore
@@ -20,6 +22,9 @@ MISFIT = (1.3, 2.0)
 IMBALANCE = (0.8, 0.95)
 LEAK = (0.0, 0.01)
 """Each pair: above the first a warning, above the second a problem."""
+
+_SPAN_TAG = re.compile(r"[BIESLUM](-.|$)")
+"""What a tag of a span begins with, in every scheme: B-PER, I-PER, ... or B, I alone."""
 
 SAMPLE = 200
 """Texts or documents looked at to judge how a tokenizer fits."""
@@ -39,7 +44,10 @@ def diagnose_ledger(ledger: Mapping[str, Any]) -> list[Finding]:
     missing = read - kept - counts.get("truncated", 0) - dropped
     adds_up = Finding("ledger", "ok", "kept + truncated + dropped tokens add up to all that was read", 0.0)
     lost = Finding("ledger", "problem", f"{missing:,} tokens are in no column of the ledger", missing, "prepare again")
-    wider = "train a tokenizer on this text, or one with a larger vocabulary or with bytes (byte_bpe)"
+    wider = (
+        "train a tokenizer on this text: --kind kmer for DNA, char for protein and other text without spaces, byte_bpe "
+        "for text of any kind, or a larger --vocab-size"
+    )
     findings = [
         lost if missing else adds_up,
         _share(
@@ -88,6 +96,25 @@ def diagnose_vocabulary(store: TokenStore) -> Finding:
     what = f"{100 * idle:.0f}% of the {int(ordinary.sum()):,} tokens of the vocabulary never occur in the store"
     do = "train a tokenizer on this text: every idle token costs parameters and makes the others shorter"
     return Finding("tokenizer does not fit", severity, what, idle, "" if severity == "ok" else do)
+
+
+def diagnose_kmers(k: int | None, objective: ObjectiveConfig) -> Finding | None:
+    """Overlapping k-mers: unless k in a row are covered, the letters of one stand in its neighbours.
+
+    DNABERT (Ji et al. 2021, section 2.2) therefore covers k contiguous ones. None: nothing of the kind is masked.
+    """
+    if not k or k == 1 or not objective.masked:
+        return None
+    name, do = "k-mers given away", f"objective.unit = 'span', span_mean = {2 * k}, span_max = {4 * k}"
+    if objective.unit != "span":
+        what = f"single {k}-mers are covered, and the neighbours that overlap with them tell what they are"
+        return Finding(name, "problem", what, 1.0, f"cover spans of them: {do}")
+    lengths = np.arange(1, objective.span_max + 1)
+    mean = float(np.average(lengths, weights=(1 - 1 / objective.span_mean) ** (lengths - 1)))
+    if mean < k:
+        what = f"spans of {mean:.1f} {k}-mers are covered, and a letter is hidden only where {k} in a row are"
+        return Finding(name, "warn", what, mean, f"cover longer ones: {do}")
+    return Finding(name, "ok", f"the covered spans are mostly long enough to hide letters of {k}-mers", mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +198,8 @@ def _balance(name: str, counts: Counter[str]) -> Finding:
         shown = ", ".join(map(repr, rare[:5])) + (", ..." if len(rare) > 5 else "")
         what += f"; {len(rare)} label(s) occur fewer than 5 times ({shown})"
     do = "judge by macro_f1 rather than accuracy, set class_weights, label more of the rare ones"
+    if label == "O" and all(_SPAN_TAG.match(other) for other in counts if other != "O"):  # outside all spans
+        do = "judge by span_f1, which fine-tuning does by itself, rather than accuracy; label more spans"
     return Finding("label imbalance", severity, what, share, "" if severity == "ok" else do)
 
 

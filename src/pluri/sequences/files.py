@@ -110,7 +110,7 @@ def opened(file: str) -> Iterator[BinaryIO]:
     except PluriError:
         raise
     except FileNotFoundError:
-        raise DataError("no such file", where=file) from None
+        raise DataError("no such file", where=file, do="check its path") from None
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:  # pyright: ignore
         raise DataError(f"cannot be read: {error}", where=file, do="check that the file is whole") from None
 

@@ -66,7 +66,12 @@ def _record(row: dict[str, Any], where: str, column: str) -> Record:
             )
         shown = "empty (null)" if text is None else f"not text: {text!r:.40}"
         raise DataError(f"column {column!r} is {shown}", where=where, do="every row needs its text")
-    return Record(text, where, meta={key: value for key, value in row.items() if key != column})
+    return Record(text, where, row_id(row), meta={key: value for key, value in row.items() if key != column})
+
+
+def row_id(row: dict[str, Any]) -> str | None:
+    """What a row calls itself in its column `id`; None if it does not."""
+    return None if row.get("id") in (None, "") else str(row["id"])
 
 
 def _read_text(file: str) -> Iterator[Record]:
@@ -140,6 +145,9 @@ def _delimited_rows(file: str) -> Iterator[tuple[dict[str, Any], str]]:
 def _header(row: list[str], where: str, *, tabs: bool) -> list[str]:
     if not tabs and len(row) == 1 and "\t" in row[0]:
         raise DataError("columns are separated by tabs", where=where, do="name the file .tsv")
+    if not tabs and len(row) == 1 and ";" in row[0]:
+        do = "save it with commas instead, or with tabs as .tsv"
+        raise DataError("columns are separated by semicolons", where=where, do=do)
     twice = {name for name in row if row.count(name) > 1}
     if twice:
         raise DataError(f"columns named twice: {', '.join(sorted(twice))}", where=where, do="name each column once")

@@ -11,7 +11,7 @@ class Record:
 
     text: the sequence; may be empty.
     where: its origin, "corpus.jsonl:31".
-    id: its name, where the format has one (FASTA).
+    id: its name, where the file gives one (FASTA, the column `id` of a table).
     meta: the other columns of its row.
     continued: it goes on with the record before: a text beyond 16 MiB comes in several.
     """

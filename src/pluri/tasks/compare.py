@@ -112,7 +112,7 @@ class Comparison:
         outcome = self.best.outcome
         if not self.task.labels or not isinstance(outcome, Outcome):
             return {}
-        return {"labels": list(self.task.labels), "matrix": outcome.confusion().tolist()}
+        return {"labels": [*self.task.labels, *outcome.unseen], "matrix": outcome.confusion().tolist()}
 
 
 class Splits(NamedTuple):

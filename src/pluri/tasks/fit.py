@@ -57,15 +57,18 @@ class Tuning(Adaptation, Answering, Writing):
 
     The settings of answers (`Answering`) and of translations (`Writing`) are of no effect in other tasks.
 
-    epochs: passes over the training data, but at least `min_steps` steps.
+    epochs: passes over the training data. min_steps: but at least so many steps.
     batch_tokens: of a step; by default what makes 100 steps an epoch, within 256 and 2048, and at least 8 sequences.
     accumulation: the parts in which a step's tokens are computed, one after the other: less memory, the same gradient.
     learning_rate: by default 1e-3 for `modern` below width 768; else 5e-5 there, and more for smaller models; LoRA: 10
         times that.
     schedule: after the warmup the rate falls linearly to 0, or stays.
     class_weights: "balanced" counts every class alike; or a number for each label.
+    optimizer, weight_decay: as in pretraining. warmup: the share of the steps over which the rate rises.
     dropout: of the body and the head; by default as the model was made.
     validations: how often the model is validated on the way; the best of them is kept.
+    precision: of the products; auto takes bf16 where that is fast.
+    truncate: cut what is longer than the model reads, instead of refusing it.
     """
 
     verbatim: ClassVar[tuple[str, ...]] = ("class_weights",)
@@ -140,7 +143,7 @@ class Split:
         """settings, learn: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
         if task.kind == "translate":
             return cls(records, TextExamples(records, tokenizer, length=length, truncate=truncate))
-        targets = task.targets(records)
+        targets = task.knowing(records).targets(records)
         if task.kind == "answer":
             common: dict[str, Any] = {"length": length, "settings": settings, "token_types": token_types}
             return cls(records, AnswerExamples(records, tokenizer, targets=targets, learn=learn, **common))

@@ -6,10 +6,10 @@ Every complaint is one line that names file:line.
 from collections.abc import Iterator
 from typing import Any
 
-from pluri.errors import DataError
-from pluri.sequences.files import COMPRESSIONS
+from pluri.errors import DataError, UsageError
+from pluri.sequences.files import COMPRESSIONS, format_of
 from pluri.sequences.lines import lines
-from pluri.sequences.readers import read_rows
+from pluri.sequences.readers import read_records, read_rows, row_id
 from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled
 
@@ -40,11 +40,19 @@ def read_labelled(
         last its tag, a blank line ends a sentence.
     answer: see `read_questions`, which also tells what became of the answers.
     labels: False reads what has no labels yet, and leaves out those that are there; classify and translate then
-        also read .txt, a text a line.
+        also read .txt, a text a line, and FASTA.
+    A row's column `id`, the name of a FASTA record: kept as its id.
     DataError: empty file, missing column or label, row of another width than the first, tokens without their tags.
+    UsageError: a column is named that the task does not read.
     """
     if kind == "answer":
         return list(read_questions(file, answers=labels).records)
+    if kind == "pair" and text_column != "text":
+        do = "name both columns by pair_columns"
+        raise UsageError(f"a pair has two texts, not one in {text_column!r}", where="text_column", do=do)
+    if kind == "classify" and tuple(pair_columns) != PAIR:
+        do = "give text_column, or the task pair"
+        raise UsageError("the task classify reads one text a row", where="pair_columns", do=do)
     if kind == "translate":
         (text_column, label_column), kind = TRANSLATION, "classify"
     if kind in ("classify", "pair"):
@@ -66,23 +74,38 @@ def _plain(file: str) -> str:
 
 
 def _texts(file: str, columns: tuple[str, ...], label_column: str | None) -> Iterator[Labelled]:
-    if label_column is None and len(columns) == 1 and _plain(file).endswith(".txt"):
+    if label_column is None and len(columns) == 1 and format_of(file) == "text":
         yield from (Labelled((text,), (), f"{file}:{number}") for number, text in lines(file) if text.strip())
+        return
+    if label_column is None and len(columns) == 1 and format_of(file) == "fasta":
+        # what goes on with a record beyond 16 MiB would be cut off by every model
+        records = (record for record in read_records(file) if not record.continued)
+        yield from (Labelled((record.text,), (), record.where, record.id) for record in records)
         return
     for row, where in read_rows(file):
         wanted = columns if label_column is None else (*columns, label_column)
-        cells = tuple(cell_text(row, column, where) for column in wanted)
+        cells = tuple(cell_text(row, column, where, do=_remedy(column, columns, label_column)) for column in wanted)
         for column, cell in zip(wanted, cells, strict=True):
             if not cell.strip():
                 raise DataError(f"column {column!r} is empty", where=where, do="fill it or remove the row")
-        yield Labelled(cells[: len(columns)], cells[len(columns) :], where)
+        yield Labelled(cells[: len(columns)], cells[len(columns) :], where, row_id(row))
 
 
-def cell_text(row: dict[str, Any], column: str, where: str) -> str:
-    """What a row has in a column, as its csv would spell it. DataError if there is no such column."""
+def _remedy(column: str, columns: tuple[str, ...], label_column: str | None) -> str:
+    """How to name the column that a table has instead."""
+    if column in TRANSLATION and columns == TRANSLATION[:1]:
+        return f"name its columns {' and '.join(TRANSLATION)}"
+    if len(columns) > 1 and column != label_column:
+        return """name both: --pair-columns A B, when fine-tuning --set 'pair_columns=["A", "B"]'"""
+    name = "label_column" if column == label_column else "text_column"
+    return f"say which it is: --{name.replace('_', '-')} NAME, when fine-tuning --set {name}=NAME"
+
+
+def cell_text(row: dict[str, Any], column: str, where: str, *, do: str = "rename one, or say which it is") -> str:
+    """What a row has in a column, as its csv would spell it. DataError if there is no such column; do: the remedy."""
     if column not in row:
         found = ", ".join(str(name) for name in row)
-        raise DataError(f"no column {column!r} among {found}", where=where, do="rename one, or say which it is")
+        raise DataError(f"no column {column!r} among {found}", where=where, do=do)
     value = row[column]
     if isinstance(value, bool):
         return str(value).lower()
@@ -93,6 +116,9 @@ def cell_text(row: dict[str, Any], column: str, where: str) -> str:
 
 def _sentences(file: str, labels: bool) -> Iterator[Labelled]:
     name = _plain(file)
+    if format_of(file) in ("csv", "parquet", "fasta"):
+        do = "give CoNLL columns, .conllu, or .jsonl with lists tokens and tags"
+        raise DataError("has no place for a tag a token", where=file, do=do)
     if name.endswith((".jsonl", ".json")):
         for row, where in read_rows(file):
             tokens = _strings(row, "tokens", where)
@@ -100,7 +126,7 @@ def _sentences(file: str, labels: bool) -> Iterator[Labelled]:
             if labels and len(tags) != len(tokens):
                 raise DataError(f"{len(tokens)} tokens but {len(tags)} tags", where=where, do="give each token one tag")
             if tokens:
-                yield Labelled(tokens, tags, where)
+                yield Labelled(tokens, tags, where, row_id(row))
         return
     for where, rows in _blocks(file, conllu=name.endswith(".conllu"), labels=labels):
         units = tuple(unit for unit, _ in rows)
@@ -148,7 +174,7 @@ def _row(cells: list[str], width: int, conllu: bool, labels: bool, where: str) -
         raise DataError(
             f"{len(cells)} columns where {width} are expected",
             where=where,
-            do="give every row a token and a tag, and end a sentence by a blank line",
+            do=f"give a token{' and its tag' * labels} a line, and a blank line after each sentence",
         )
     if conllu:
         return None if "-" in cells[0] or "." in cells[0] else (cells[_FORM], cells[_UPOS])

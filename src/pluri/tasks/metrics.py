@@ -35,6 +35,7 @@ class Outcome:
 
     gold, predicted: int64 (U,), classes in [0, num_classes), or float64 (U,), numbers, if num_classes is 0.
     sequence: int64 (U,), in [0, num_sequences): the test sequence that each unit belongs to. They are resampled whole.
+    unseen: the last of the classes, by name, if training never showed them.
     """
 
     gold: NDArray[np.int64] | Floats
@@ -42,12 +43,14 @@ class Outcome:
     sequence: NDArray[np.int64]
     num_sequences: int
     num_classes: int = 0
+    unseen: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
         if not self.num_classes:
             return tuple(NUMBER_METRICS)
-        return tuple(name for name in CLASS_METRICS if name != "positive_f1" or self.num_classes == 2)
+        two = self.num_classes - len(self.unseen) == 2
+        return tuple(name for name in CLASS_METRICS if name != "positive_f1" or two)
 
     def value(self, metric: str) -> float:
         return float(self.values(metric, np.ones((1, self.num_sequences)))[0])
@@ -57,7 +60,8 @@ class Outcome:
         if self.num_classes:
             counts = self._counts()  # (G, 3C)
             summed = (weights @ counts).reshape(len(weights), 3, self.num_classes)
-            return CLASS_METRICS[metric](summed)
+            known = self.num_classes - len(self.unseen) if metric == "positive_f1" else None
+            return CLASS_METRICS[metric](summed[..., :known])
         gold, predicted = self.gold.astype(np.float64), self.predicted.astype(np.float64)
         return NUMBER_METRICS[metric](gold, predicted, weights[:, self.sequence])
 

@@ -24,6 +24,7 @@ class Questions:
     course: the file is in the course's format.
     read: how many reference answers there are; right: those at their offset; repaired: moved to where they stand;
     dropped: a line for each that has no known place: file, id, and why. read = right + repaired + dropped.
+    left_out: a line for each question that asks nothing, which is in no other count.
     """
 
     file: str
@@ -33,6 +34,7 @@ class Questions:
     right: int = 0
     repaired: int = 0
     dropped: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def learnable(self) -> list[Question]:
@@ -46,7 +48,9 @@ class Questions:
         lost = len(self.records) - len(self.learnable)
         if lost:
             found.append(f"{self.file}: {lost:,} questions lost all answers, so that nothing can be learnt from them")
-        return found + self.dropped
+        if self.left_out:
+            found.append(f"{self.file}: {len(self.left_out):,} questions left out, which ask nothing")
+        return found + self.left_out + self.dropped
 
 
 class _Raw(NamedTuple):
@@ -69,7 +73,7 @@ def read_questions(file: str, *, answers: bool = True) -> Questions:
     course: {"questions": [{"id", "paragraph_id", "question_text", "answer_text", "answer_start", "answer_end"}],
         "paragraphs": [...]}, answer_end inclusive; null or "null" where the answer is not given.
 
-    answers: False does not read them.
+    answers: False does not read them. An empty question is left out, and listed.
     DataError, naming file and id: not JSON, a missing or empty part, an id twice, an answer outside its document.
     """
     found, seen = Questions(file), set[str]()
@@ -82,6 +86,9 @@ def read_questions(file: str, *, answers: bool = True) -> Questions:
         if name in seen:
             raise DataError(f"the id {name!r} stands twice", where=where, do="give each question its own id")
         seen.add(name)
+        if isinstance(raw.question, str) and not raw.question.strip():
+            found.left_out.append(f"{where}: the question is empty; left out")
+            continue
         units = (_text(raw.question, "question", where), _text(raw.document, "document", where))
         if not answers or raw.answers is None:
             found.records.append(Question(units, (), where, name))

@@ -88,7 +88,8 @@ def recognized(labels: tuple[str, ...], ids: Ids, lengths: Ids) -> Scheme | None
 def span_tags(labels: tuple[str, ...], scheme: Scheme) -> SpanTags:
     tags = [_TAG.fullmatch(label) for label in labels]
     names = sorted({tag[2] or "" for tag in tags if tag and tag[1]})
-    parts = [_PARTS[scheme][tag[1]] if tag and tag[1] else _OUTSIDE for tag in tags]
+    # a letter of another scheme, in data that was not learnt from, goes on with its span
+    parts = [_PARTS[scheme].get(tag[1], _INSIDE) if tag and tag[1] else _OUTSIDE for tag in tags]
     types = [names.index(tag[2] or "") if tag and tag[1] else -1 for tag in tags]
     allowed = _allowed(scheme, np.array([*parts, _OUTSIDE]), np.array([*types, -1]))
     return SpanTags(np.array(parts, np.int64), np.array(types, np.int64), tuple(names), allowed)

@@ -1,8 +1,8 @@
 """Task: what a labelled sequence is, which labels there are, and what is to be predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ class Labelled:
     units: the whole text; the two sequences of a pair; or the tokens of a sentence, which get a label each.
     labels: one, or one a token; of a text to translate, its translation; empty where nothing is known.
     where: its origin, "train.csv:31".
+    id: its name, where the file gives one.
     """
 
     units: tuple[str, ...]
     labels: tuple[str, ...]
     where: str
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Question(Labelled):
     spans: the (start, end) characters of those of them whose place is known.
     """
 
-    id: str
+    id: str = ""
     references: tuple[str, ...] | None = None
     spans: tuple[tuple[int, int], ...] = ()
 
@@ -110,6 +112,13 @@ class Task:
         """What the labels mean as tags of spans, if they spell any."""
         return span_tags(self.labels, self.scheme) if self.scheme else None
 
+    def knowing(self, records: Sequence[Labelled]) -> "Task":
+        """Also with the labels of `records` that training never showed, after its own: to judge, not to learn."""
+        if not self.labels:
+            return self
+        unseen = {label for record in records for label in record.labels}.difference(self.labels)
+        return replace(self, labels=(*self.labels, *sorted(unseen, key=_order))) if unseen else self
+
     def targets(self, records: Sequence[Labelled]) -> Targets:
         """The class of each unit, or its number: (U,); of answers, the first span of a question, (G, 2), -1 for none;
         translations as they are, (G,).
@@ -135,23 +144,25 @@ class Task:
             ) from None
 
     def outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome | AnswerOutcome | TextOutcome:
-        """What `records` say against what was predicted of their units, (U,); of answers, their spans (G, 2)."""
+        """What `records` say against what was predicted of their units, (U,); of answers, their spans (G, 2).
+
+        A label that training never showed counts as any other: whatever was predicted is wrong.
+        """
         if self.kind == "translate":
             return text_outcome(self.targets(records).tolist(), predicted.tolist())
         if self.kind == "answer":
             asked = questions(records)
             texts = [question.document[start:end] for question, (start, end) in zip(asked, predicted, strict=True)]
             return answer_outcome([question.references or () for question in asked], texts, self.scoring)
-        lengths, gold, predicted = (
-            self.num_labels(records),
-            cast(Labels, self.targets(records)),
-            cast(Labels, predicted),
-        )
+        task, lengths = self.knowing(records), self.num_labels(records)
+        gold, predicted = cast(Labels, task.targets(records)), cast(Labels, predicted)
         sequence = np.repeat(np.arange(len(records)), lengths)
-        if self.tags is None:
-            return Outcome(gold, predicted, sequence, len(records), len(self.labels))
-        spans = span_counts(self.tags, gold.astype(np.int64), predicted.astype(np.int64), lengths)
-        return SpanOutcome(gold, predicted, sequence, len(records), len(self.labels), spans=spans)
+        about: tuple[Any, ...] = (gold, predicted, sequence, len(records), len(task.labels))
+        unseen = task.labels[len(self.labels) :]
+        if task.tags is None:
+            return Outcome(*about, unseen=unseen)
+        spans = span_counts(task.tags, gold.astype(np.int64), predicted.astype(np.int64), lengths)
+        return SpanOutcome(*about, unseen=unseen, spans=spans)
 
 
 def define_task(
@@ -210,6 +221,18 @@ def draw(records: Sequence[Labelled], count: int | None, seed: int) -> list[Labe
     if not 1 <= count <= len(records):
         raise UsageError(f"cannot draw {count} of {len(records)} labelled sequences", where="labelled")
     return [records[i] for i in permuted(np.arange(count), len(records), mix(mix(np.uint64(0), seed), _SUBSET)[()])]
+
+
+def notes_on_unseen(task: Task, records: Sequence[Labelled], name: str) -> list[str]:
+    """What labels of judged data training never showed, how many, and where the first stands; [] if none."""
+    known = set(task.labels)
+    places = [(label, r.where) for r in records for label in r.labels if label not in known] if known else []
+    if not places:
+        return []
+    first = dict(reversed(places))
+    shown = ", ".join(f"{label!r} ({where})" for label, where in list(first.items())[:8])
+    shown += ", ..." if len(first) > 8 else ""
+    return [f"{len(places)} labels of the {name} data are unknown to the training data, and count as wrong: {shown}"]
 
 
 def leaked(train: Sequence[Labelled], test: Sequence[Labelled]) -> int:

@@ -24,6 +24,9 @@ from pluri.tokens.workers import Part, run_parts, write_error, write_shard, writ
 CHARACTERS_PER_SHARD = 1 << 23
 """A shard is closed at this size: what a worker holds at once, and what is lost when it is killed."""
 
+_FAILED = "failed"
+"""The sign, among what is unfinished, that the input or the settings were at fault and not a kill."""
+
 _ELSE = "remove that folder, or choose another output"
 
 
@@ -71,7 +74,11 @@ def prepare(
         with FileLock(unfinished / "lock", timeout=0):
             if not (output / "manifest.json").exists():
                 _begin(unfinished, plan, tokenizer, output)
-                entries, continued = _write_shards(files, plan, tokenizer, output, cores, progress)
+                try:
+                    entries, continued = _write_shards(files, plan, tokenizer, output, cores, progress)
+                except (DataError, UsageError) as error:
+                    write_text(unfinished / _FAILED, str(error))
+                    raise
                 _finish(output, plan, tokenizer, entries, continued)
     except Timeout:
         raise StoreError("another process is preparing this store", where=str(output), do="wait for it") from None
@@ -123,8 +130,15 @@ def _same(made: Plan, asked: Plan, output: Path) -> None:
 
 
 def _begin(unfinished: Path, plan: Plan, tokenizer: Tokenizer, output: Path) -> None:
-    """Writes the plan, or checks it against that of the run which was interrupted."""
-    path = unfinished / "plan.json"
+    """Writes the plan, or checks it against that of the run which was interrupted.
+
+    A run that its input or settings made fail may be followed by one with others, which begins anew.
+    """
+    path, failed = unfinished / "plan.json", unfinished / _FAILED
+    if failed.exists() and (not path.exists() or path.read_text(encoding="utf-8") != plan.model_dump_json()):
+        for file in (*unfinished.glob("*.json"), *output.glob("*.shard")):
+            file.unlink()
+    failed.unlink(missing_ok=True)
     if path.exists():
         try:
             made = Plan.parse(json.loads(path.read_text(encoding="utf-8")), where=str(path))

@@ -12,7 +12,24 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingConfig(Config):
-    """How long and how to train. Exactly one budget: steps, tokens (padding not counted) or minutes."""
+    """How long and how to train.
+
+    steps, tokens, minutes: the budget, exactly one of these; padding is not counted as tokens.
+    learning_rate: the highest. schedule: how it goes on after the warmup.
+    warmup: the share of the budget over which it rises. warmup_steps: instead of the share.
+    decay: for wsd, the share of the budget over which it falls in the end.
+    optimizer: Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all.
+    weight_decay: decoupled, as in AdamW.
+    precision: of the products; auto takes bf16 where that is fast.
+    betas: of AdamW. max_grad_norm: longer gradients are scaled down to it.
+    batch_tokens: of a step. accumulation: the parts in which they are computed, one after the other.
+    packed: several sequences share a row. workers: processes that make batches.
+    seed: of everything that is drawn.
+    eval_steps: steps between validations; there is always one at the end.
+    patience: validations without improvement before stopping early.
+    best_metric: keep the weights that validate best by this; loss, perplexity and bits per byte are minimized.
+    checkpoint_minutes, checkpoint_steps: between two checkpoints.
+    """
 
     steps: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
@@ -20,23 +37,21 @@ class TrainingConfig(Config):
     learning_rate: float = Field(3e-3, gt=0)
     optimizer: Literal["muon", "adamw"] = "muon"
     schedule: Schedule = "wsd"
-    warmup: float = Field(0.05, ge=0, lt=1)  # share of the budget
-    warmup_steps: int | None = Field(None, ge=0)  # instead of the share
-    decay: float = Field(0.4, gt=0, le=1)  # share of the budget, for wsd
+    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup_steps: int | None = Field(None, ge=0)
+    decay: float = Field(0.4, gt=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     max_grad_norm: float = Field(1.0, gt=0)
     batch_tokens: int = Field(4096, ge=1)
-    accumulation: int = Field(1, ge=1)  # micro-batches a step
+    accumulation: int = Field(1, ge=1)
     packed: bool = True
     precision: Precision = "auto"
     workers: int = Field(1, ge=1)
     seed: int = Field(0, ge=0, lt=2**63)
-    eval_steps: int | None = Field(None, ge=1)  # also always once at the end
-    patience: int | None = Field(None, ge=1)  # validations without improvement before stopping early
-    best_metric: str | None = (
-        None  # keep the weights that validate best by this; loss, perplexity and bits per byte are minimized
-    )
+    eval_steps: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1)
+    best_metric: str | None = None
     checkpoint_minutes: float = Field(5.0, gt=0)
     checkpoint_steps: int | None = Field(None, ge=1)
 
@@ -44,5 +59,6 @@ class TrainingConfig(Config):
     def _one_budget(self) -> "TrainingConfig":
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of steps, tokens, minutes (given: {', '.join(given) or 'none'})")
+            do = f"; leave out all but one, in the file or after --set: {', '.join(given)}" if given else ""
+            raise ValueError(f"exactly one budget is needed, steps, tokens or minutes{do}")
         return self
