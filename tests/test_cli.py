@@ -234,6 +234,15 @@ def test_a_name_on_the_hub_without_a_network_is_one_line(capsys: pytest.CaptureF
         assert err.count("\n") == 1
 
 
+def test_a_reader_who_leaves_early_is_no_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "lines.txt").write_text("one line\n", encoding="utf-8")
+    reads, writes = os.pipe()
+    os.close(reads)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writes, "w"))
+    assert main(["doctor", str(tmp_path / "lines.txt")]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_program_itself(tmp_path: Path):
     command = [sys.executable, "-m", "pluri", "fill", "[MASK]", "--model", str(tmp_path / "absent")]
     environment = {key: value for key, value in os.environ.items() if key != "PLURI_DEBUG"}

@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if answer.done else 1
     except KeyboardInterrupt:
         return _complain("interrupted", 1)
+    except BrokenPipeError:  # whoever read the result, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return 0
     except Exception as error:
         if os.environ.get("PLURI_DEBUG") == "1":
             raise
