@@ -141,12 +141,13 @@ def training(store: TokenStore, folder: Path, rounds: int) -> list[Row]:
 
 
 def endless(model: Model, end: int) -> Model:
-    """Weights of a size at which texts differ, and an end that never comes."""
+    """Random weights whose texts are of many words, which sharp attention and positions do, and never end."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                parameter.normal_(0.0, 0.05, generator=generator)
+                factor = 16 if "positions" in name else 8 if ".q" in name else 1
+                parameter.normal_(0.0, factor / parameter.shape[1] ** 0.5, generator=generator)
         bias: Any = model.heads["next"].bias
         bias[0, end] = -1e4
     return model.eval()
