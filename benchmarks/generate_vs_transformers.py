@@ -9,8 +9,7 @@ share of tokens that are the same on both sides: after the first other token a t
 measured place by place, on the texts that fp32 wrote: `kl_nats`, the mean divergence of what int8 says of the next
 token from what fp32 says (of tokens that fp32 draws, the perplexity rises by the factor exp(kl_nats)), and
 `same_likeliest`, the share of places with the same likeliest next token. That is of random weights: in trained ones
-it stands out more.
-Alternating A B A B; medians, and medians of the ratios round by round.
+it stands out more. Alternating A B A B; medians, and medians of the ratios round by round.
 """
 
 import time
