@@ -135,7 +135,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--nanogpt", type=Path, metavar="FOLDER", help="a checkout of karpathy/nanoGPT")
     options = parser.parse_args()
-    cases = [(*CASES[1][:5], 3)] if options.quick else CASES
+    cases = [(*CASES[1][:5], 2)] if options.quick else CASES
     kinds = {"nanoGPT": False} if options.quick else {"nanoGPT": False, "nanoGPT compiled": True}
     count = 4_000 if options.quick else 20_000
     rows: list[Row] = []
