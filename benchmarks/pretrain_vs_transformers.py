@@ -93,7 +93,7 @@ class Transformers:
         special = {"pad_token": "[PAD]", "mask_token": "[MASK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=t.raw, unk_token="[UNK]", **special)
         self.collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-        self.examples = _examples(store, length, blocks)
+        self.examples = examples(store, length, blocks)
         self.sequences = tokens // length if blocks else sequences
         self.order = np.random.default_rng(0)
 
@@ -110,7 +110,7 @@ class Transformers:
         return sum(len(self.examples[i]) for i in chosen) / (time.perf_counter() - start)
 
 
-def _examples(store: TokenStore, length: int, blocks: bool) -> list[list[int]]:
+def examples(store: TokenStore, length: int, blocks: bool) -> list[list[int]]:
     """The store's documents as lists of ids, cut at `length`; or all of it concatenated, in full blocks."""
     lengths = store.document_lengths
     everything = np.arange(store.num_documents)

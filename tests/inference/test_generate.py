@@ -1,6 +1,7 @@
 """Going on with texts: what transformers writes, the same in a batch as alone, and by the seed."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def test_draws_follow_the_probabilities():
     torch.testing.assert_close(shares(top_k=2), kept, atol=1e-3, rtol=0)
     torch.testing.assert_close(shares(top_p=0.7), kept, atol=1e-3, rtol=0)  # 0.64 alone is not enough
     assert shares(top_p=0.6).tolist() == [1, 0, 0, 0]
-    assert shares(temperature=0).tolist() == [1, 0, 0, 0]
+    assert shares(temperature=0).tolist() == shares(temperature=1e-310).tolist() == [1, 0, 0, 0]
     ends = drawn(
         logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), Generation.parse({"top_k": 2})
     )
@@ -257,6 +258,10 @@ def test_logits_that_are_no_numbers_are_told(tokenizer: Tokenizer, settings: dic
     [
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"temperature": -1}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty"),
+        ({"length_penalty": 5000}, "length_penalty"),
+        ({"length_penalty": math.nan}, "length_penalty"),
         ({"top_p": 0}, "top_p"),
         ({"top_k": 0}, "top_k"),
         ({"beams": 2}, "without chance: set temperature = 0"),

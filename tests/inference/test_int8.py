@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from pluri.batches.packing import pack
 from pluri.checkpoints.huggingface import load_model
-from pluri.errors import UsageError
+from pluri.errors import CheckpointError, UsageError
 from pluri.inference.generate import generate
 from pluri.inference.int8 import Int8Linear, Int8Model
 from pluri.models.config import preset
@@ -64,6 +64,13 @@ def test_a_trained_model_loses_little(tmp_path: Path):
     for prompt in ("the river", ""):
         (found,) = generate(prompt, folder, int8=True, max_new_tokens=8, temperature=0)
         assert found["tokens"] == 8 or found["stopped"] == "end"
+
+
+def test_what_cannot_be_rounded_is_told():
+    broken = Model(preset("gpt2", "tiny", vocab_size=50, hidden_size=32, num_heads=2), {"next": 50})
+    broken.body.embeddings.tokens.weight.data[7, 3] = torch.nan
+    with pytest.raises(CheckpointError, match="weights of the model are not finite"):
+        Int8Model(broken)
 
 
 def test_other_models_are_refused():

@@ -75,6 +75,9 @@ def test_what_cannot_be_asked(masked, tokenizers):
     model, tokenizer = masked
     with pytest.raises(UsageError, match="does not predict tokens"):
         Prompter(Model(model.config, {"classify": 2}), tokenizer)
+    beside = preset("bart", "tiny", vocab_size=tokenizer.vocab_size, hidden_size=32, num_heads=2)
+    with pytest.raises(UsageError, match="a decoder beside an encoder goes on with no prompt"):
+        Prompter(Model(beside, {"next": tokenizer.vocab_size}), tokenizer)
     with pytest.raises(DataError, match="the choice ' ' has no token"):
         Prompter(model, tokenizer).encode([Query("the ", (" ", "cat"))])
     broken = Model(model.config, {"masked": tokenizer.vocab_size})
@@ -90,7 +93,7 @@ class Chain(torch.nn.Module):
     def __init__(self, tokenizer) -> None:
         super().__init__()
         size = tokenizer.vocab_size
-        self.config = preset("bert", "tiny", vocab_size=size, max_length=64)
+        self.config = preset("gpt2", "tiny", vocab_size=size, max_length=64)
         self.heads = {"next": None}
         self.table = torch.nn.Parameter(torch.randn(size, size, generator=torch.Generator().manual_seed(1)))
 

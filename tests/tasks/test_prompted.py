@@ -20,7 +20,7 @@ class Bag(torch.nn.Module):
 
     def __init__(self, tokenizer, *, bias=(), bag=(), last=()) -> None:
         super().__init__()
-        self.config = SimpleNamespace(max_length=64, vocab_size=tokenizer.vocab_size)
+        self.config = SimpleNamespace(causal=True, max_length=64, vocab_size=tokenizer.vocab_size)
         self.heads = {"next": None}
         size, ids = tokenizer.vocab_size, tokenizer.raw.token_to_id
         self.bias, self.bag, self.last = (torch.zeros(*shape) for shape in ((size,), (size, size), (size, size)))
@@ -111,8 +111,10 @@ def test_free_answers_are_what_transformers_writes(tmp_path, asked):
     assert dropped == 0
     assert found["exact_match"].value("exact_match") == pytest.approx(1 / 3)
     assert 1 / 3 < found["f1"].value("f1") < 1
-    with pytest.raises(DataError, match="the model reads 34 and writes 6"):
+    with pytest.raises(DataError, match="and 6 to be written, the model reads 40; shorten the text"):
         judge(prompter, asked("the cat " * 20 + ",a\n", None, **settings), [])
+    with pytest.raises(DataError, match=r"and 50 to be written, the model reads 40; .*, or lower max_new_tokens$"):
+        judge(prompter, asked("the cat,a\n", None, max_new_tokens=50), [])
 
 
 def test_a_masked_model_writes_nothing(tokenizer, asked):

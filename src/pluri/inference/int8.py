@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
-from pluri.errors import UsageError
+from pluri.errors import CheckpointError, UsageError
 from pluri.models.heads import Model
 
 _HIGHEST = 127
@@ -35,7 +35,8 @@ class Int8Model(Model):
     """A causal model with every matrix of its blocks, and its output layer, in int8: for inference on a CPU.
 
     Embeddings, norms and biases stay. Takes the parts of `model`, which is of no use after it.
-    UsageError: the model is not fp32 on a CPU, or has no output layer for next tokens.
+    UsageError: the model is not fp32 on a CPU, or has no output layer for next tokens. CheckpointError: a weight of it
+    is not finite, and cannot be rounded.
     """
 
     def __init__(self, model: Model) -> None:
@@ -44,6 +45,9 @@ class Int8Model(Model):
         if "next" not in model.heads or weight.device.type != "cpu" or weight.dtype != torch.float32:
             do = "leave it out on other machines"
             raise UsageError("int8 is for causal models in fp32 on a CPU", where="int8", do=do)
+        if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+            do = "take another copy, or pretrain again with a lower learning rate"
+            raise CheckpointError("weights of the model are not finite", where="model", do=do)
         self.config, self.num_classes, self.new_heads = model.config, model.num_classes, model.new_heads
         self.body, self.heads = model.body, model.heads
         with torch.no_grad():

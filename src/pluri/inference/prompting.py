@@ -74,7 +74,7 @@ class Encoded:
 class Prompter:
     """A model that is asked, and never changed: its weights take no gradient.
 
-    UsageError: the model predicts no tokens, or its tokenizer is one of overlapping k-mers.
+    UsageError: the model predicts no tokens, or only beside an encoder; or its tokenizer is one of overlapping k-mers.
     """
 
     def __init__(self, model: Model, tokenizer: Tokenizer) -> None:
@@ -82,6 +82,9 @@ class Prompter:
         if not self.head:
             do = "give a model as pretraining left it"
             raise UsageError("this model does not predict tokens", where="model", do=do)
+        if self.head == "next" and not model.config.causal:
+            do = "fine-tune it (--task translate), or give a causal or a masked model"
+            raise UsageError("a decoder beside an encoder goes on with no prompt", where="model", do=do)
         if tokenizer.kmer:
             raise UsageError("prompts need text, not overlapping k-mers", where="tokenizer", do="take another model")
         if self.head == "masked" and tokenizer.mask_id is None:

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -25,6 +25,10 @@ Ended = Callable[[list[int]], Stopped | None]
 """What was written after a prompt -> why nothing follows, or None."""
 
 
+LengthPenalty = Annotated[float, Field(ge=-10, le=10)]
+"""Beyond that, powers of a length overflow, and all but it is rounded away."""
+
+
 class Generation(Config):
     """How to go on with a prompt.
 
@@ -37,12 +41,12 @@ class Generation(Config):
     """
 
     max_new_tokens: int = Field(100, ge=1)
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=1)
     top_p: float = Field(1.0, gt=0, le=1)
-    repetition_penalty: float = Field(1.0, gt=0)
+    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
     beams: int = Field(1, ge=1)
-    length_penalty: float = 1.0
+    length_penalty: LengthPenalty = 1.0
     stop: tuple[str, ...] = ()
     seed: int = Field(0, ge=0, lt=2**63)
 
@@ -117,7 +121,8 @@ def drawn(logits: Tensor, draws: Tensor, settings: Generation) -> Tensor:
     """A token for each row, int64 (B,). logits: (B, V). draws: fp64 (B,), uniform in [0, 1)."""
     if not settings.temperature:
         return logits.argmax(-1)
-    logits = logits.double() / settings.temperature
+    # less the largest, which changes no probability: then a temperature near 0 divides none to +inf
+    logits = (logits.double() - logits.amax(-1, keepdim=True)) / settings.temperature
     if settings.top_k is not None and settings.top_k < logits.shape[1]:
         logits = logits.masked_fill(logits < logits.topk(settings.top_k).values[:, -1:], -torch.inf)
     if settings.top_p < 1:

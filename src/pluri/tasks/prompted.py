@@ -88,18 +88,19 @@ class _Behind:
         drops: how many each loses in any case. room: tokens that must be left after it.
         """
         drops = list(drops) or [0] * len(queries)
-        most = self.prompter.model.config.max_length - room
+        reads = self.prompter.model.config.max_length
         found: dict[int, Encoded] = {}
         todo = list(range(len(queries)))
         while todo:
             behind = [self.placed(queries[i], drops[i]) for i in todo]
             found |= zip(todo, self.prompter.encode(behind), strict=True)
-            todo = [i for i in todo if found[i].longest > most]
+            todo = [i for i in todo if found[i].longest + room > reads]
             for i in todo:
                 if drops[i] == len(self.solved):
-                    left = f" and writes {room}" if room else ""
-                    what = f"a prompt of {found[i].longest} tokens without examples, the model reads {most}{left}"
-                    raise DataError(what, where=where[i], do="shorten the text or the template")
+                    written = f" and {room} to be written" if room else ""
+                    what = f"a prompt of {found[i].longest} tokens without examples{written}, the model reads {reads}"
+                    do = "shorten the text or the template" + (", or lower max_new_tokens" if room else "")
+                    raise DataError(what, where=where[i], do=do)
                 drops[i] += 1
         return [found[i] for i in range(len(queries))], drops
 

@@ -14,7 +14,7 @@ from pluri.batches.example import Examples, answered
 from pluri.batches.packing import pack
 from pluri.config import Config
 from pluri.errors import UsageError
-from pluri.inference.search import Generation, Stopped, beam_search, sample
+from pluri.inference.search import Generation, LengthPenalty, Stopped, beam_search, sample
 from pluri.inference.steps import CausalSteps
 from pluri.models.heads import Model
 from pluri.tasks.encode import encoded_texts
@@ -35,7 +35,7 @@ class Writing(Config):
     """
 
     beams: int = Field(default=4, ge=1)
-    length_penalty: float = 1.0
+    length_penalty: LengthPenalty = 1.0
     max_new_tokens: int | None = Field(default=None, ge=1)
 
 

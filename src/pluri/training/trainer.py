@@ -223,7 +223,7 @@ class _Run:
         done.losses.append(value)
         done.reads.append(done.tokens)
         predicted = num_labels if {"masked", "next"} & set(self.model.heads) else 0  # theirs is the large output layer
-        flops = _flops(self.model.config, batch, predicted)
+        flops = step_flops(self.model.config, batch, predicted)
         return {
             "step": done.step,
             "tokens": done.tokens,
@@ -296,7 +296,7 @@ class _Run:
         self.model.eval()
 
 
-def _flops(config: ModelConfig, batch: Batch, predicted: int) -> float:
+def step_flops(config: ModelConfig, batch: Batch, predicted: int) -> float:
     """Of one step, those of the source and of looking at it included."""
 
     def side(config: ModelConfig, batch: Batch, predicted: int, read: int) -> float:
