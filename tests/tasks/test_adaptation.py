@@ -124,9 +124,9 @@ def test_the_random_start_learns_all_of_its_weights(made, small, tokenizer, monk
     """Frozen or low-rank it would stay at chance, and pretraining look better than it is."""
     told: list[tuple[Model, Tuning]] = []
 
-    def noted(model, task, train, validation, tuning, *, seed):
+    def noted(model, task, train, validation, tuning, *, seed, **kwargs):
         told.append((model, tuning))
-        return fit(model, task, train, validation, tuning, seed=seed)
+        return fit(model, task, train, validation, tuning, seed=seed, **kwargs)
 
     monkeypatch.setattr(comparing, "fit", noted)
     train, validation, test = (made.classified(count, seed) for count, seed in ((40, 1), (20, 2), (20, 3)))
