@@ -348,7 +348,9 @@ def prompt(
     """
     if output is not None:
         _nothing_at(output)
-    counts = [int(count) if count.strip().isdecimal() else -1 for count in shots.split(",")]
+    if not all(count.strip().isdecimal() for count in shots.split(",")):
+        raise UsageError(f"{shots!r} is no list of counts", where="--shots", do="give such as --shots 0,1,4")
+    counts = [int(count) for count in shots.split(",")]
     results = pluri.prompt(task, model, shots=counts, seeds=seeds, output=output, progress=True)
     return Answer(asdict(results), str(results), as_json)
 
