@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written_keeps_what_it_had(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pluri.checkpoints.huggingface.save_file", full)
+    monkeypatch.setattr("pluri.checkpoints.checkpoint.save_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         save_model(tmp_path / "model", tiny("modern", {"masked": 61}, seed=2), tokenizer)
     assert torch.equal(load_model(tmp_path / "model")[0].decoder[0], first.decoder[0])
