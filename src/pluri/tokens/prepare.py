@@ -71,7 +71,7 @@ def prepare(
         raise UsageError("is there already and no token store", where=str(output), do="choose another output")
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        with FileLock(unfinished / "lock", timeout=0):
+        with FileLock(unfinished / "lock", timeout=2):  # a worker that a killed run was just starting may hold it yet
             if not (output / "manifest.json").exists():
                 _begin(unfinished, plan, tokenizer, output)
                 try:
