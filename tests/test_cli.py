@@ -243,6 +243,15 @@ def test_a_reader_who_leaves_early_is_no_error(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_pipe_that_breaks_inside_a_verb_is_an_error(tmp_path, monkeypatch, capsys):
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("pluri.diagnose", broken)
+    assert main(["doctor", str(tmp_path)]) == 1
+    assert "Broken pipe" in capsys.readouterr().err
+
+
 def test_the_program_itself(tmp_path: Path):
     command = [sys.executable, "-m", "pluri", "fill", "[MASK]", "--model", str(tmp_path / "absent")]
     environment = {key: value for key, value in os.environ.items() if key != "PLURI_DEBUG"}

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError
 from rich.console import Console
@@ -27,19 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(answer, Answer):
             verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
             if verb in ("finetune", "pretrain"):  # its help was shown
-                print(import_module("pluri.run.settings").settings_text(verb), file=out)
+                _print(import_module("pluri.run.settings").settings_text(verb), out)
             return 0
-        print(answer, file=out, flush=True)
+        _print(answer, out)
         return 0 if answer.done else 1
     except KeyboardInterrupt:
         return _complain("interrupted", 1)
-    except BrokenPipeError:  # whoever read the result, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-        return 0
     except Exception as error:
         if os.environ.get("PLURI_DEBUG") == "1":
             raise
         return _complain(*_explained(error))
+
+
+def _print(result: object, out: TextIO) -> None:
+    """To whoever reads it; `head`, say, may have seen enough before the end, which is no error."""
+    try:
+        print(result, file=out, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _explained(error: Exception) -> tuple[str, int]:
