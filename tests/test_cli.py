@@ -16,7 +16,8 @@ import pytest
 
 import pluri
 from pluri.__main__ import main
-from pluri.cli import _means, app
+from pluri.cli import app
+from pluri.cli.tasks import _means
 from pluri.errors import DataError, UsageError
 
 VERBS = sorted(name for name in app if not name.startswith("-"))
