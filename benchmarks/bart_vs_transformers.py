@@ -22,23 +22,18 @@ import torch
 
 from measuring import Row, alternate, arguments, documents, finish, median_ratio
 from pluri.batches.example import Examples
-from pluri.batches.loader import Batches
 from pluri.checkpoints.huggingface import save_model
-from pluri.losses import pretraining_loss
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.objectives.config import Denoise, ObjectiveConfig
 from pluri.objectives.denoise import Denoising
 from pluri.objectives.store_examples import StoreExamples
-from pluri.runtime import fast_bf16, keep_freed_memory, product_rate, sequence_keys
+from pluri.runtime import fast_bf16, keep_freed_memory, sequence_keys
 from pluri.tasks.task import Labelled
 from pluri.tasks.translate import TextExamples, Writing, write_targets
-from pluri.tokens.prepare import prepare
 from pluri.tokens.ragged import Ragged, offsets_of
 from pluri.tokens.store import TokenStore
-from pluri.tokens.training import train_tokenizer
-from pluri.training.optimizer import MasterOptimizer
-from pluri.training.trainer import counts, step_flops
+from pretraining import PluriStep, TransformersStep, compared, make_store
 
 LAYERS, WIDTH, VOCABULARY, LENGTH, TOKENS = 4, 256, 16_000, 128, 4096  # layers of the encoder, and of the decoder
 INFILL = Denoise(kinds=("infill",))
@@ -50,62 +45,24 @@ def bart(store: TokenStore) -> Model:
     return Model(preset("bart", "mini", vocab_size=vocab, **sizes), {"next": vocab})
 
 
-class Pluri:
-    """One step of ours a call: store to broken, packed batch to updated weights."""
-
-    def __init__(self, store: TokenStore) -> None:
-        self.model = bart(store).train()
-        self.dtype = torch.bfloat16 if fast_bf16() else torch.float32
-        self.optimizer = MasterOptimizer(self.model, "adamw", weight_decay=0.01, betas=(0.9, 0.999), dtype=self.dtype)
-        source = StoreExamples(store, ObjectiveConfig.parse({"denoise": INFILL}), length=LENGTH, seed=0)
-        self.batches = Batches(source, batch_tokens=TOKENS, length=LENGTH, seed=0)
-        self.stream = self.batches.stream(0)
-        self.flops = self.seconds = 0.0
-
-    def __call__(self, turn: int) -> float:
-        start = time.perf_counter()
-        batch = next(self.stream)
-        loss, _ = pretraining_loss(self.model, batch, *counts(batch))
-        loss.backward()
-        self.optimizer.clip(1.0)
-        self.optimizer.step(1e-4)
-        seconds = time.perf_counter() - start
-        if turn:
-            self.flops += step_flops(self.model.config, batch, counts(batch)[0])
-            self.seconds += seconds
-        return batch.num_tokens / seconds
+def pluri(store: TokenStore) -> PluriStep:
+    source = StoreExamples(store, ObjectiveConfig.parse({"denoise": INFILL}), length=LENGTH, seed=0)
+    return PluriStep(bart(store), "adamw", source, tokens=TOKENS, length=LENGTH)
 
 
-class Transformers:
-    """One step of transformers a call: collator (pads) to updated weights."""
+def transformers(folder: Path, made: Examples) -> TransformersStep:
+    from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, DataCollatorForSeq2Seq
 
-    def __init__(self, store: TokenStore, folder: Path, examples: Examples) -> None:
-        from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration, DataCollatorForSeq2Seq
-
-        self.model: Any = BartForConditionalGeneration(BartConfig.from_pretrained(folder)).train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
-        self.collate: Any = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(folder), self.model)
-        assert examples.labels is not None
-        assert examples.source is not None
-        sides = {"input_ids": examples.source.input_ids, "labels": examples.labels}
-        cuts = {"input_ids": examples.source.offsets[1:-1], "labels": examples.offsets[1:-1]}
-        split = {name: [part.tolist() for part in np.split(ids, cuts[name])] for name, ids in sides.items()}
-        self.examples = [dict(zip(split, pair, strict=True)) for pair in zip(*split.values(), strict=True)]
-        mean = (len(examples.input_ids) + len(examples.source.input_ids)) / len(examples)
-        self.sequences = round(TOKENS / mean)
-        self.order = np.random.default_rng(0)
-
-    def __call__(self, turn: int) -> float:
-        start = time.perf_counter()
-        chosen = [self.examples[i] for i in self.order.integers(0, len(self.examples), self.sequences)]
-        batch = self.collate([dict(example) for example in chosen])
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-            loss = self.model(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return sum(len(ids) for example in chosen for ids in example.values()) / (time.perf_counter() - start)
+    model: Any = BartForConditionalGeneration(BartConfig.from_pretrained(folder))
+    assert made.labels is not None
+    assert made.source is not None
+    sides = {"input_ids": made.source.input_ids, "labels": made.labels}
+    cuts = {"input_ids": made.source.offsets[1:-1], "labels": made.offsets[1:-1]}
+    split = {name: [part.tolist() for part in np.split(ids, cuts[name])] for name, ids in sides.items()}
+    examples = [dict(zip(split, pair, strict=True)) for pair in zip(*split.values(), strict=True)]
+    mean = (len(made.input_ids) + len(made.source.input_ids)) / len(made)
+    collate = DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(folder), model)
+    return TransformersStep(model, collate, examples, round(TOKENS / mean))
 
 
 def blocks(store: TokenStore) -> Examples:
@@ -119,25 +76,11 @@ def blocks(store: TokenStore) -> Examples:
 
 
 def training(store: TokenStore, folder: Path, rounds: int) -> list[Row]:
-    dtype = torch.bfloat16 if fast_bf16() else torch.float32
-    ours, every = Pluri(store), np.arange(len(StoreExamples(store, ObjectiveConfig(), length=LENGTH, seed=0)))
+    ours, every = pluri(store), np.arange(len(StoreExamples(store, ObjectiveConfig(), length=LENGTH, seed=0)))
     made = {"padded": ours.batches.source.examples(every, np.zeros_like(every)), "blocks": blocks(store)}
-    theirs = {name: Transformers(store, folder, examples) for name, examples in made.items()}
-    rates = alternate({"pluri": ours, **theirs, "peak": lambda _: product_rate(dtype, 2048, 1.0)}, rounds)
-    ours.stream.close()
-    top = float(np.median(rates["peak"]))
-    return [
-        {
-            "case": f"training {LAYERS}+{LAYERS}/{WIDTH}/{store.tokenizer.vocab_size:,}/{LENGTH}",
-            "peer": f"transformers {name}, {'bf16 autocast' if fast_bf16() else 'fp32'}",
-            "tokens_per_second": float(np.median(rates["pluri"])),
-            "peer_tokens_per_second": float(np.median(rates[name])),
-            "ratio": median_ratio(rates["pluri"], rates[name]),
-            "share_of_peak": ours.flops / ours.seconds / top,
-            "peak_gflops": top / 1e9,
-        }
-        for name in theirs
-    ]
+    peers = {f"transformers {kind}": transformers(folder, examples) for kind, examples in made.items()}
+    case = f"training {LAYERS}+{LAYERS}/{WIDTH}/{store.tokenizer.vocab_size:,}/{LENGTH}"
+    return compared(case, {"bart": ours}, {**peers}, rounds)
 
 
 def endless(model: Model, end: int) -> Model:
@@ -203,10 +146,7 @@ def main() -> None:
     rounds, new = (3, 16) if options.quick else (7, 64)
     dtype = torch.bfloat16 if fast_bf16() else torch.float32
     with tempfile.TemporaryDirectory() as work:
-        text, folder = Path(work) / "text.txt", Path(work) / "model"
-        text.write_text("\n".join(texts), encoding="utf-8")
-        prepare([str(text)], train_tokenizer([str(text)], kind="bpe", vocab_size=VOCABULARY), Path(work) / "store")
-        store = TokenStore.open(Path(work) / "store")
+        store, folder = make_store(Path(work), texts, VOCABULARY), Path(work) / "model"
         assert store.tokenizer.sep_id is not None
         model = endless(bart(store), store.tokenizer.sep_id)
         save_model(folder, model, store.tokenizer)

@@ -24,11 +24,10 @@ from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.runtime import fast_bf16
-from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore
-from pluri.tokens.training import train_tokenizer
 from pluri.training.journal import read_journal
 from pluri.training.schedule import learning_rate_factor
+from pretraining import make_store, update
 
 LENGTH, SEQUENCES = 128, 64
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
@@ -84,10 +83,7 @@ def transformers_loss(store: TokenStore, rate: float, minutes: float) -> tuple[f
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
         model.train()
-        (forward(model, batch) / (batch.labels != IGNORE).sum()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        update(model, optimizer, forward(model, batch) / (batch.labels != IGNORE).sum())
         spent += time.perf_counter() - start
         seen += batch.num_tokens
     batches.close()  # type: ignore[attr-defined]
@@ -114,10 +110,7 @@ def main() -> None:
     minutes = options.minutes or (0.8 if options.quick else 10.0)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "text.txt"
-        text.write_text("\n".join(" ".join(d.split()) for d in documents(options.text)), encoding="utf-8")
-        tokenizer = train_tokenizer([str(text)], kind="bpe", vocab_size=8_000)
-        store = prepare([str(text)], tokenizer, Path(folder) / "store")
+        store = make_store(Path(folder), documents(options.text), 8_000)
         short = {rate: transformers_loss(store, rate, minutes * TUNING) for rate in LEARNING_RATES}
         best = min(short, key=lambda rate: short[rate][0])
         runs = [(rate, minutes * TUNING, *outcome) for rate, outcome in short.items()]
