@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pluri.run.doctor import diagnose as diagnose
     from pluri.run.finetune import FinetuneConfig as FinetuneConfig
     from pluri.run.finetune import finetune as finetune
+    from pluri.run.layers import layers as layers
     from pluri.run.predict import evaluate as evaluate
     from pluri.run.predict import predict as predict
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
@@ -47,6 +48,7 @@ _HOMES = {
     "fill": "inference.fill",
     "finetune": "run.finetune",
     "generate": "inference.generate",
+    "layers": "run.layers",
     "load_model": "checkpoints.huggingface",
     "predict": "run.predict",
     "prepare": "tokens.prepare",
