@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from pluri.checkpoints.huggingface import save_model as save_model
     from pluri.demo import quickstart as quickstart
     from pluri.inference.embedding_files import embed as embed
+    from pluri.inference.embedding_files import embed_words as embed_words
     from pluri.inference.fill import fill as fill
     from pluri.inference.generate import generate as generate
     from pluri.inference.generate import stream as stream
+    from pluri.inference.word_vectors import word_vectors as word_vectors
     from pluri.report import write_report as write_report
     from pluri.run.contexts import compare as compare
     from pluri.run.corruption import show_corruption as show_corruption
@@ -44,6 +46,7 @@ _HOMES = {
     "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
     "embed": "inference.embedding_files",
+    "embed_words": "inference.embedding_files",
     "evaluate": "run.predict",
     "fill": "inference.fill",
     "finetune": "run.finetune",
@@ -60,6 +63,7 @@ _HOMES = {
     "stream": "inference.generate",
     "train_tokenizer": "tokens.training",
     "verify_resume": "run.verify",
+    "word_vectors": "inference.word_vectors",
     "write_report": "report",
 }
 

@@ -30,8 +30,8 @@ def told_apart(vectors: NDArray[np.float32], second: NDArray[np.bool_]) -> float
     """The share of occurrences whose word is told from their vectors, 0 to 1, chance being 0.5.
 
     vectors: (n, D). second: (n,), whether it is the second word; as many are as are not.
-    By the nearer of the two words' means, over five folds; dimensions are scaled by what they vary over the other
-    folds. Where both are as near, as with static vectors, it is half a hit.
+    By the nearer of the two words' means, over five folds; dimensions are scaled by what they vary within the
+    words there. Where both are as near, as with static vectors, it is half a hit.
     """
     rank = np.zeros(len(second), np.int64)
     for side in (False, True):
@@ -42,7 +42,7 @@ def told_apart(vectors: NDArray[np.float32], second: NDArray[np.bool_]) -> float
         if not held.any():
             continue
         known, word = wide[~held], second[~held]
-        spread = known.std(0)
+        spread = np.sqrt((known[~word].var(0) + known[word].var(0)) / 2)
         scaled = np.where(spread > 1e-9, 1 / np.maximum(spread, 1e-9), 0)
         nearer = [((wide[held] - known[word == side].mean(0)) * scaled) ** 2 for side in (False, True)]
         lead = nearer[0].sum(1) - nearer[1].sum(1)  # above 0: nearer to the second
