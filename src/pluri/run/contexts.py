@@ -131,7 +131,7 @@ def compare(
     word: one word, or several in a row, which then count as one; in upper or lower case. Its vector is the mean over
         its words (over characters where a script has no spaces).
     sentences: files, a sentence a line. Of more than 100 occurrences, one a sentence, 100 are drawn by chance; of the
-        other sentences, whose words may be neighbours, 1,000.
+        other sentences, whose words may be neighbours, 500.
     layer: 0 is the embedding; by default the last. static: cbow or skip-gram, learnt from 50,000 sentences of the same
         file, or a file of static vectors.
     segmented: words are what stands between blanks.
@@ -154,9 +154,13 @@ def compare(
     reading = Reading(word, corpus, chosen, seed)
     for chunk in word_vectors(opened, tokenizer, map(corpus.read, having + drawn.others)):
         reading.take(chunk, having)
+    if len(having) < 2:
+        what = f"the word {word!r} occurs in 1 sentence, and there is nothing to compare it with"
+        raise DataError(what, where=where, do="give more sentences with it")
     if len(reading.kept) < 2:
-        what = f"the word {word!r} occurs in {len(having)} sentence{'s' * (len(having) > 1)}"
-        raise DataError(what + ", and vectors need two to compare", where=where, do="give more sentences with it")
+        length = opened.config.max_length
+        what = f"{len(reading.kept)} of {len(having)} sentences have {word!r} within the {length} tokens that are read"
+        raise DataError(what, where=where, do="give shorter sentences")
     vectors = np.stack(reading.kept, axis=1)  # (L, n, D)
     clusters = clustered(vectors[chosen])
     order = clusters.order
@@ -175,7 +179,7 @@ def compare(
         baseline=reading.baseline(),
         clusters=clusters,
         neighbours=[_nearest(centre, names, means) for centre in centres],
-        static=_static(static, word.lower(), corpus, drawn, len(shown), seed),
+        static=_static(static, word, corpus, drawn, len(shown), seed),
         found=drawn.found,
         lost=len(having) - len(shown),
         pieces=tokenizer.tokens(ids),
@@ -202,7 +206,7 @@ def _nearest(centre: NDArray, names: Sequence[str], vectors: NDArray) -> Neighbo
 
 
 def _static(method: str, word: str, corpus: Corpus, drawn: Sentences, n: int, seed: int) -> Static:
-    others = [name for name in drawn.vocabulary if is_word(name) and name != word]
+    others = [name for name in drawn.vocabulary if is_word(name) and name != word.lower()]
     if method in ("cbow", "skip-gram"):
         learnt = [corpus.tokens(sentence, word) for sentence in drawn.learnt]
         vectors, count = train_static(learnt, method, seed=seed), sum(map(len, learnt))

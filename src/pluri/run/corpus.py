@@ -71,7 +71,7 @@ def occurrences(word: str, sentence: str, words: Words) -> list[tuple[int, int]]
     return [(starts[begin], ends[end]) for begin, end in found if begin in starts and end in ends]
 
 
-class Sample(Generic[T]):
+class Reservoir(Generic[T]):
     """At most so many of the items that are added, each as likely as any other; memory does not grow with the rest."""
 
     def __init__(self, most: int, seed: int) -> None:
@@ -90,11 +90,11 @@ class Sample(Generic[T]):
 
 
 def sampled(items: Iterable[T], most: int, seed: int) -> list[T]:
-    """See Sample."""
-    sample = Sample[T](most, seed)
+    """See Reservoir."""
+    kept = Reservoir[T](most, seed)
     for item in items:
-        sample.add(item)
-    return sample.items()
+        kept.add(item)
+    return kept.items()
 
 
 def never_occurs(word: str, vocabulary: Counter[str], where: str) -> DataError:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.inference.word_vectors import WordVectors
-from pluri.run.corpus import Corpus, Sample, is_word, occurrences
+from pluri.run.corpus import Corpus, Reservoir, is_word, occurrences
 from pluri.runtime import mix, uniform
 from pluri.tasks.geometry import mean_cosine
 
-_HAVING, _OTHERS = 100, 1000  # sentences with the word, and without it, whose vectors are taken
+_HAVING, _OTHERS = 100, 500  # sentences with the word, and without it, whose vectors are taken
 _LEARNT = 50_000  # that static vectors are learnt from
 
 
@@ -36,7 +36,7 @@ class Sentences:
     @classmethod
     def of(cls, word: str, corpus: Corpus, seed: int) -> "Sentences":
         vocabulary: Counter[str] = Counter()
-        having, others, learnt = (Sample[str](most, seed) for most in (_HAVING, _OTHERS, _LEARNT))
+        having, others, learnt = (Reservoir[str](most, seed) for most in (_HAVING, _OTHERS, _LEARNT))
         found = 0
         for sentence in corpus:
             words = corpus.words(sentence)
@@ -75,7 +75,7 @@ class Reading:
             others = others[[is_word(read.words[i]) for i in others]] if len(others) else others
             if len(others):
                 drawn = others[int(uniform(self.key, text) * len(others))]
-                self._any.append(read.vectors[:, drawn])
+                self._any.append(read.vectors[:, drawn].copy())
             for i in others:
                 name = read.words[i].lower()
                 total, count = self._sums.get(name, (0.0, 0))
