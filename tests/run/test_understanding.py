@@ -12,6 +12,7 @@ from pluri.errors import DataError, UsageError
 from pluri.inference.fill import fill_blanks
 from pluri.models.config import preset
 from pluri.models.heads import Model
+from pluri.report.contexts import headline as contexts_headline
 from pluri.report.layers import headline
 from pluri.run import layers as layers_module
 from pluri.run.contexts import compare
@@ -68,6 +69,14 @@ def test_words_without_spaces_and_given_words(folder, tmp_path):
     found = compare("蘋果", tmp_path / "cut.txt", folder / "model", segmented=True)
     assert {each.sentence for each in found.occurrences} == {"我 喜歡 蘋果 派", "蘋果 很 紅"}
     assert "蘋果派" in {word for word, _ in found.neighbours[0]}
+
+
+def test_a_word_that_the_tokenizer_lacks_is_said(folder, tmp_path):
+    (tmp_path / "dogs.txt").write_text("the 犬 sat\na 犬 ran\nthe cat sat\n", encoding="utf-8")
+    found = compare("犬", tmp_path / "dogs.txt", folder / "model")
+    assert found.unknown
+    assert any("reads it as unknown" in sentence for sentence in contexts_headline(found).details)
+    assert not compare("apple", folder / "corpus.txt", folder / "model").unknown
 
 
 def test_a_file_of_static_vectors_stands_beside(folder, tmp_path):

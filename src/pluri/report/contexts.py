@@ -83,6 +83,11 @@ def headline(found: Contexts) -> Headline:
         details.append("The occurrences are no closer to each other than any two words: this layer has lost the word.")
     elif everywhere > 0.95:
         details.append("The vectors hardly differ from sentence to sentence: this layer is nearly static.")
+    if found.unknown:
+        details.append(
+            "The model's tokenizer lacks the word, or a part of it, and reads it as unknown: what is seen here is its "
+            "context."
+        )
     details.append(_about_static(found))
     if found.found > n:
         details.append(f"Drawn are {n} of {found.found:,} occurrences: one a sentence, by chance.")

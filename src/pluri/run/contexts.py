@@ -63,6 +63,7 @@ class Contexts:
     baseline: float64 (L,), the mean cosine of any two words of the file, from different sentences.
     command: that finds the same.
     found: occurrences in the file; lost: of those that were to be drawn, how many the model's length cut off.
+    unknown: whether the tokenizer reads the word, or a part of it, as unknown.
     pieces, attention: a sentence as the model reads it, and float32 (layers, H, S, S), what each piece (a row) takes of
         each.
     """
@@ -79,6 +80,7 @@ class Contexts:
     static: Static
     found: int
     lost: int
+    unknown: bool
     pieces: list[str]
     attention: NDArray[np.float32]
 
@@ -100,6 +102,7 @@ class Contexts:
             "layer": self.layer,
             "found": self.found,
             "lost": self.lost,
+            "unknown": self.unknown,
             "occurrences": [
                 {"sentence": o.sentence, "start": o.start, "end": o.end, "cluster": o.cluster} for o in self.occurrences
             ],
@@ -182,6 +185,7 @@ def compare(
         static=_static(static, word, corpus, drawn, len(shown), seed),
         found=drawn.found,
         lost=len(having) - len(shown),
+        unknown=tokenizer.unk_id is not None and tokenizer.unk_id in tokenizer.encode_batch([word])[0].ids,
         pieces=tokenizer.tokens(ids),
         attention=_attention(opened, ids),
     )

@@ -4,6 +4,7 @@
 Legend: n occurrences of a pseudo-word, D width.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,9 @@ def paired(counts: Mapping[str, int], fewest: int, most: int, seed: int) -> list
 
     counts: how often each word occurs; those below `fewest` are left out.
     """
-    ranked = sorted((word for word, count in counts.items() if count >= fewest), key=lambda word: (-counts[word], word))
+    often = [word for word, count in counts.items() if count >= fewest]
+    # words of one frequency stand by chance: neighbours in the alphabet would be forms of one word
+    ranked = sorted(often, key=lambda word: (-counts[word], zlib.crc32(f"{seed} {word}".encode()), word))
     pairs = [(a, b) for a, b in zip(ranked[::2], ranked[1::2], strict=False) if counts[a] <= _ALIKE * counts[b]]
     order = permuted(np.arange(len(pairs)), len(pairs), mix(mix(np.uint64(0), seed), 0xFA1)) if pairs else []
     return [pairs[i] for i in order[:most]]
