@@ -79,9 +79,7 @@ def plot(
     return {"kind": "plot", "figure": figure, "label": label, **more}
 
 
-def lines(
-    each: Sequence[Line], label: str, *, x: str, y: str, caption: str = "", range_y: Sequence[float] | None = None
-) -> Section:
+def lines(each: Sequence[Line], label: str, *, x: str, y: str, caption: str = "") -> Section:
     """A line chart, with the bands of the intervals, and a legend if there are several lines."""
     traces: list[dict[str, Any]] = []
     for slot, line in enumerate(each):
@@ -106,7 +104,7 @@ def lines(
         )
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": x}, "dtick": 1},
-        "yaxis": {"title": {"text": y}, **({"range": list(range_y)} if range_y else {})},
+        "yaxis": {"title": {"text": y}},
     }
     legend = [{"name": line.name, "slot": slot % COLOURS} for slot, line in enumerate(each)]
     return plot({"data": traces, "layout": layout}, label, caption=caption, legend=legend if len(each) > 1 else ())

@@ -15,14 +15,12 @@ def train_static(
     method: Method = "cbow",
     *,
     width: int = 100,
-    window: int = 5,
-    min_count: int = 1,
     epochs: int = 5,
     seed: int = 0,
 ) -> StaticVectors:
     """The vectors of the words of some sentences, which are gone through epochs + 1 times.
 
-    The other settings are gensim's own. One thread, so that the same seed gives the same vectors.
+    Every word counts; the other settings are gensim's own. One thread, so that the same seed gives the same vectors.
     """
     from gensim.models import Word2Vec
 
@@ -30,8 +28,7 @@ def train_static(
         sentences,
         sg=int(method == "skip-gram"),
         vector_size=width,
-        window=window,
-        min_count=min_count,
+        min_count=1,
         epochs=epochs,
         seed=seed,
         workers=1,
