@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from pluri.checkpoints.huggingface import save_model as save_model
     from pluri.demo import quickstart as quickstart
     from pluri.inference.embedding_files import embed as embed
+    from pluri.inference.embedding_files import embed_words as embed_words
     from pluri.inference.fill import fill as fill
     from pluri.inference.generate import generate as generate
     from pluri.inference.generate import stream as stream
+    from pluri.inference.word_vectors import word_vectors as word_vectors
     from pluri.report import write_report as write_report
+    from pluri.run.contexts import compare as compare
     from pluri.run.corruption import show_corruption as show_corruption
     from pluri.run.doctor import diagnose as diagnose
     from pluri.run.finetune import FinetuneConfig as FinetuneConfig
     from pluri.run.finetune import finetune as finetune
+    from pluri.run.layers import layers as layers
     from pluri.run.predict import evaluate as evaluate
     from pluri.run.predict import predict as predict
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
@@ -38,13 +42,16 @@ _HOMES = {
     "PretrainConfig": "run.pretrain",
     "TokenStore": "tokens.store",
     "Tokenizer": "tokens.tokenizer",
+    "compare": "run.contexts",
     "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
     "embed": "inference.embedding_files",
+    "embed_words": "inference.embedding_files",
     "evaluate": "run.predict",
     "fill": "inference.fill",
     "finetune": "run.finetune",
     "generate": "inference.generate",
+    "layers": "run.layers",
     "load_model": "checkpoints.huggingface",
     "predict": "run.predict",
     "prepare": "tokens.prepare",
@@ -56,6 +63,7 @@ _HOMES = {
     "stream": "inference.generate",
     "train_tokenizer": "tokens.training",
     "verify_resume": "run.verify",
+    "word_vectors": "inference.word_vectors",
     "write_report": "report",
 }
 
