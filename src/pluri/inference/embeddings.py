@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from pluri.batches.batch import Batch
 from pluri.batches.example import Examples
 from pluri.batches.packing import pack
 from pluri.errors import UsageError
@@ -23,7 +24,7 @@ from pluri.tokens.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "cls", "token"]
 
-_CHUNK = 2048  # texts that are sorted by length together
+CHUNK = 2048  # texts that are sorted by length together
 _BATCH_TOKENS = 4096
 _SHORTEST_ROW = 32
 
@@ -66,30 +67,60 @@ def embed_texts(
     """
     if pooling not in get_args(Pooling):
         raise UsageError(f"unknown pooling {pooling!r}", do=f"one of {', '.join(get_args(Pooling))}")
+    length = checked_length(model, tokenizer, max_length)
+    model = on_device(model, precision)
+    texts = iter(texts)
+    while chunk := list(itertools.islice(texts, CHUNK)):
+        yield _chunk(model, tokenizer, chunk, pooling, normalize, length)
+
+
+def checked_length(model: Model, tokenizer: Tokenizer, max_length: int | None) -> int:
+    """The tokens of a text that are read, special ones included: `max_length`, or as many as the model can.
+
+    UsageError: it cannot read as many, or no token fits between the special ones.
+    """
     length = model.config.max_length if max_length is None else max_length
-    special = [i for i in (tokenizer.cls_id, tokenizer.sep_id) if i is not None]
-    if not len(special) < length <= model.config.max_length:
-        do = f"at least {len(special) + 1} and at most {model.config.max_length}, what the model reads"
+    special = sum(map(len, frame(tokenizer)))
+    if not special < length <= model.config.max_length:
+        do = f"at least {special + 1} and at most {model.config.max_length}, what the model reads"
         raise UsageError(f"texts of {length} tokens", where="max_length", do=do)
+    return length
+
+
+def on_device(model: Model, precision: Precision) -> Model:
+    """The model on the fastest device, in that precision, in evaluation mode."""
     keep_freed_memory()
     device = pick_device()
-    model = model.to(device, pick_dtype(precision, device)).eval()
-    texts = iter(texts)
-    while chunk := list(itertools.islice(texts, _CHUNK)):
-        yield _chunk(model, tokenizer, chunk, pooling, normalize, length)
+    return model.to(device, pick_dtype(precision, device)).eval()
+
+
+def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The special tokens before and after a text."""
+    before, after = ([] if i is None else [i] for i in (tokenizer.cls_id, tokenizer.sep_id))
+    return before, after
+
+
+def batches_of(pieces: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Batches of sequences of like length, on the device, and which of them each holds, in its order.
+
+    pieces: ids, none of them empty.
+    """
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
+    for index in _groups(np.argsort(-lengths, kind="stable"), lengths):
+        examples = Examples(np.concatenate([pieces[i] for i in index]).astype(np.int32), offsets_of(lengths[index]))
+        yield index, pack(examples, max(int(lengths[index].max()), _SHORTEST_ROW)).to(pick_device())
 
 
 def _chunk(
     model: Model, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, normalize: bool, length: int
 ) -> Embedded:
     pieces, truncated = _encoded(tokenizer, texts, length)
-    lengths = np.array([len(piece) for piece in pieces], np.int64)
-    order = np.argsort(-lengths, kind="stable")
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
-    for index in _groups(order, lengths):
-        for place, vectors in zip(index, _vectors(model, [pieces[i] for i in index], pooling, normalize), strict=True):
+    for index, batch in batches_of(pieces):
+        for place, vectors in zip(index, _vectors(model, batch, pooling, normalize), strict=True):
             found[place] = vectors
     vectors = np.concatenate(found) if pooling == "token" else np.stack(found)
+    lengths = np.array([len(piece) for piece in pieces], np.int64)
     return Embedded(texts, vectors, np.concatenate(pieces), offsets_of(lengths), truncated)
 
 
@@ -99,8 +130,7 @@ def _encoded(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[l
         ids = [tokenizer.encode_kmers(text) for text in texts]
     else:
         ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    before = [] if tokenizer.cls_id is None else [tokenizer.cls_id]
-    after = [] if tokenizer.sep_id is None else [tokenizer.sep_id]
+    before, after = frame(tokenizer)
     room = length - len(before) - len(after)
     pieces = [np.array([*before, *each[:room], *after], np.int64) for each in ids]
     return pieces, sum(len(each) > room for each in ids)
@@ -118,13 +148,8 @@ def _groups(order: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[ND
 
 
 @torch.inference_mode()
-def _vectors(
-    model: Model, pieces: Sequence[NDArray[np.int64]], pooling: Pooling, normalize: bool
-) -> list[NDArray[np.float32]]:
-    """(D,) for each piece, or (T, D) for pooling "token"."""
-    lengths = np.array([len(piece) for piece in pieces])
-    examples = Examples(np.concatenate(pieces).astype(np.int32), offsets_of(lengths))
-    batch = pack(examples, max(int(lengths.max()), _SHORTEST_ROW)).to(pick_device())
+def _vectors(model: Model, batch: Batch, pooling: Pooling, normalize: bool) -> list[NDArray[np.float32]]:
+    """(D,) for each sequence, or (T, D) for pooling "token"."""
     hidden = model.hidden(batch).flatten(0, 1).float()  # (B * L, D)
     if pooling == "cls":
         vectors = hidden[batch.starts]
@@ -133,4 +158,4 @@ def _vectors(
         if pooling == "mean":
             vectors = torch.segment_reduce(vectors, "mean", lengths=batch.lengths, axis=0)
     vectors = (F.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()
-    return np.split(vectors, np.cumsum(lengths)[:-1]) if pooling == "token" else list(vectors)
+    return np.split(vectors, batch.lengths.cumsum(0)[:-1].cpu()) if pooling == "token" else list(vectors)

@@ -11,11 +11,11 @@ import numpy as np
 
 from pluri.checkpoints.checkpoint import atomic_file
 from pluri.tasks.compare import Comparison
-from pluri.tasks.encode import spaced
 from pluri.tasks.fit import Predictions
 from pluri.tasks.formats import PAIR, TRANSLATION
 from pluri.tasks.spans import SpanTags, find_spans
 from pluri.tasks.task import Labelled, Targets, Task, questions
+from pluri.tokens.words import spaced
 
 
 def prediction_lines(task: Task, records: Sequence[Labelled], predictions: Predictions) -> Iterator[str]:

@@ -4,8 +4,7 @@ Legend: n examples, T tokens in all, U units, W words, G sequences.
 """
 
 import copy
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,7 @@ from pluri.tasks.pair import FIRST, SECOND, encode_pairs
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.ragged import offsets_of, slices
 from pluri.tokens.tokenizer import Tokenizer
-
-# Scripts that put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, and from the CJK radicals on
-# everything but Hangul (Unicode 16, Blocks.txt).
-UNSPACED = re.compile(
-    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\ua95f\ua980-\uabff\uf900-\ufaff\ufe30-\uffef\U00020000-\U0003ffff]"
-)
+from pluri.tokens.words import spaced
 
 
 class TaskExamples:
@@ -175,15 +169,3 @@ def _unknown(tokenizer: Tokenizer, text: str, where: str) -> int:
     if tokenizer.unk_id is None:
         raise DataError(f"the token {text!r} has no piece in this tokenizer", where=where, do="remove or replace it")
     return tokenizer.unk_id
-
-
-def spaced(words: Sequence[str]) -> Iterator[str]:
-    """Each word as it stands in running text: a space before it, but not at the start or in scripts without spaces.
-
-    Tokenizers that mark spaces (byte-level BPE) know a word by the space before it.
-    """
-    before = ""
-    for word in words:
-        apart = before and word and not UNSPACED.match(before[-1]) and not UNSPACED.match(word[0])
-        yield f" {word}" if apart else word
-        before = word

@@ -23,12 +23,12 @@ from tokenizers import Tokenizer as Raw
 from pluri.batches.loader import Batches
 from pluri.models.config import ModelConfig
 from pluri.models.qanet import QANet
-from pluri.tasks.encode import UNSPACED
 from pluri.tasks.fit import Split, Tuning, fit, predict, settled
 from pluri.tasks.metrics import Measured
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.training import SPECIAL_TOKENS
+from pluri.tokens.words import UNSPACED
 from pluri.training.config import TrainingConfig
 
 _CHARACTERS = 16  # of a word; the rest is cut (section 2.2)

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import pre_tokenizers
 
 from pluri.errors import DataError
 from pluri.sequences.lines import lines
-from pluri.tasks.encode import UNSPACED
 from pluri.tasks.pair import compared
 from pluri.tasks.task import Labelled, Task
+from pluri.tokens.words import split_words
 
 _AT_ONCE = 512  # sequences whose features are held at once
 _HEADER = re.compile(r"(\d+) (\d+)")
@@ -67,8 +66,7 @@ def words_of(task: Task, record: Labelled) -> Sequence[str]:
 
 
 def _words(text: str) -> list[str]:
-    spread = UNSPACED.sub(r" \g<0> ", text)
-    return [word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(spread)]
+    return [word for word, _ in split_words(text)]
 
 
 def read_vectors(file: str, words: Iterable[str]) -> StaticVectors:

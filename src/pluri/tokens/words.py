@@ -1,26 +1,41 @@
-"""Which pieces of a vocabulary continue a word: what whole-word masking needs to know."""
+"""Words: how running text falls into them, and which pieces of a vocabulary continue one (for whole-word masking)."""
 
 import json
+import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import decoders
+from tokenizers import Regex, decoders, pre_tokenizers
 
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x0F00, 0x0FFF),  # Tibetan
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
+# Scripts that put no spaces between words: Thai and Lao, Tibetan, Myanmar, Khmer, and from the CJK radicals on
+# everything but Hangul (Unicode 16, Blocks.txt).
+UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u3190-\ua95f\ua980-\uabff\uf900-\ufaff\ufe30-\uffef\U00020000-\U0003ffff]"
 )
-"""Code points of scripts that write no spaces between words: each piece counts as a word."""
+_SPLIT = pre_tokenizers.Sequence(
+    [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(UNSPACED.pattern), "isolated")]
+)
+
+
+def split_words(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """The words and signs of a text, in scripts without spaces its characters: each with its first character and the
+    one after its last."""
+    return _SPLIT.pre_tokenize_str(text)
+
+
+def spaced(words: Sequence[str]) -> Iterator[str]:
+    """Each word as it stands in running text: a space before it, but not at the start or in scripts without spaces.
+
+    Tokenizers that mark spaces (byte-level BPE) know a word by the space before it.
+    """
+    before = ""
+    for word in words:
+        apart = before and word and not UNSPACED.match(before[-1]) and not UNSPACED.match(word[0])
+        yield f" {word}" if apart else word
+        before = word
 
 
 def continuing(
@@ -52,7 +67,7 @@ def continuing(
 
 
 def _inside_word(first: str) -> bool:
-    if not first or any(low <= ord(first) <= high for low, high in _UNSPACED):
+    if not first or UNSPACED.match(first):
         return False
     # U+FFFD: the later bytes of a character that a byte-level piece cuts in two.
     return first == "\ufffd" or unicodedata.category(first)[0] in "LNM"
