@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pluri.inference.generate import generate as generate
     from pluri.inference.generate import stream as stream
     from pluri.report import write_report as write_report
+    from pluri.run.align import align as align
     from pluri.run.corruption import show_corruption as show_corruption
     from pluri.run.doctor import diagnose as diagnose
     from pluri.run.finetune import FinetuneConfig as FinetuneConfig
@@ -38,6 +39,7 @@ _HOMES = {
     "PretrainConfig": "run.pretrain",
     "TokenStore": "tokens.store",
     "Tokenizer": "tokens.tokenizer",
+    "align": "run.align",
     "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
     "embed": "inference.embedding_files",
