@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import pluri
-from pluri.cli.base import Answer, Json, Model, app, nothing_at
+from pluri.cli.base import Answer, Json, Model, Override, app, nothing_at
 
 
 @app.command
@@ -40,3 +40,16 @@ def align(
         write_alignment_report(found, output)
         text += f"\nopen {output}"
     return Answer(asdict(found), text, as_json)
+
+
+@app.command
+def transfer(config: Path, /, *, override: Override = None, as_json: Json = False) -> Answer:
+    """Fine-tune models in each language, and judge each in all of them: one table, also of what was never trained on.
+
+    The file names task, models, train, validation and test (each {language = file}), and output; `only` says which
+    model reads one language, `settings` what each `pluri finetune` gets. What is finished is not run again.
+
+    Example: pluri transfer transfer.toml
+    """
+    results = pluri.transfer(pluri.TransferConfig.load(config, override))
+    return Answer(asdict(results), str(results), as_json)

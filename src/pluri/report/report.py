@@ -17,6 +17,7 @@ from pluri.report.fills import fill_section
 from pluri.report.ledger import ledger_section
 from pluri.report.loss import loss_section
 from pluri.report.mistakes import MOST, mistakes_section
+from pluri.report.render import rendered
 from pluri.report.reproduce import reproduce_section
 from pluri.report.story import pretraining_headline, steps, tiles
 from pluri.report.words import METHODS, Headline, headline
@@ -36,7 +37,7 @@ def write_report(runs: Sequence[str | Path], output: str | Path, *, title: str |
     if not runs:
         raise UsageError("no run folder given", do="give the output folder of at least one run")
     folders = [read_run(path) for path in runs]
-    page = _render(_content(folders, title))
+    page = rendered("report.html.j2", _content(folders, title))
     output = Path(output)
     with atomic_file(output) as file:
         file.write(page.encode())
@@ -174,19 +175,3 @@ def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("loss", "confusion"):
         figures[name] = content[name]["figure"] if content[name] else None
     return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _render(content: Mapping[str, Any]) -> str:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise UsageError(f"the report needs the package {error.name}", do="pip install 'pluri[report]'") from None
-    environment = Environment(
-        loader=PackageLoader("pluri.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(**content, plotlyjs=get_plotlyjs())

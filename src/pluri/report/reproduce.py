@@ -23,7 +23,7 @@ def reproduce_section(runs: Sequence[RunFolder]) -> dict[str, Any]:
             if journal.config
         ],
         "machine": _facts(next((journal.machine for journal in journals if journal.machine), {})),
-        "versions": _versions(journals),
+        "versions": versions(journals),
     }
 
 
@@ -50,7 +50,7 @@ def _fact(value: Any) -> str:
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
-def _versions(journals: Sequence[Journal]) -> Facts:
+def versions(journals: Sequence[Journal] = ()) -> Facts:
     """The versions that the run wrote down; for the rest, those that are installed where the report was written."""
     recorded = next((journal.machine for journal in journals if journal.machine), {})
     started = next((str(v) for journal in journals if (v := journal.start.get("version"))), None)

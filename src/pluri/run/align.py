@@ -17,9 +17,17 @@ from pluri.checkpoints.huggingface import load_model
 from pluri.errors import DataError
 from pluri.inference.alignment import WordMeans, mean_sentences, mean_vectors
 from pluri.models.heads import Model
-from pluri.run.bilingual import FEWEST, Corpus, Parallel, check_dictionary, corpus_names, read_parallel
+from pluri.run.bilingual import (
+    FEWEST,
+    Language,
+    Parallel,
+    Segmented,
+    check_dictionary,
+    corpus_names,
+    read_parallel,
+)
 from pluri.run.shift import Shift, measure_shift
-from pluri.tasks.alignment import Judge, cbow, halves
+from pluri.tasks.alignment import Judge, halves, static_vectors
 from pluri.tokens.dictionary import Dictionary, Entries, read_dictionary, written
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -74,7 +82,7 @@ def align(
     pairs = read_dictionary(dictionary)
     lines_of = None if parallel is None else read_parallel(*parallel)
     first, second = (
-        Corpus(name, source, Entries(pair[side] for pair in pairs.pairs))
+        Language(name, source, Entries(pair[side] for pair in pairs.pairs))
         for side, (name, source) in enumerate(zip(corpus_names(corpora), corpora, strict=True))
     )
     with ExitStack() as open_files:
@@ -88,7 +96,7 @@ def align(
         work = _Work(loaded, tokenizer, pairs, (first, second), lines_of)
         work.judge_models(say)
         say(STATIC)
-        work.judge_static([Path(file.name) for file in files])
+        work.judge_static([Segmented(file.name) for file in files])
     command = ["pluri", "align", "--model", str(model), "--dictionary", dictionary, "--corpus", *corpora]
     command += ["--parallel", *parallel] if parallel else []
     return work.found(shlex.join([*command, "-o", "report.html"]), say)
@@ -102,7 +110,7 @@ class _Work:
         model: Model,
         tokenizer: Tokenizer,
         dictionary: Dictionary,
-        corpora: tuple[Corpus, Corpus],
+        corpora: tuple[Language, Language],
         parallel: Parallel | None,
     ) -> None:
         self.model, self.tokenizer, self.dictionary, self.parallel = model, tokenizer, dictionary, parallel
@@ -118,7 +126,7 @@ class _Work:
         for method in (MODEL, RANDOM_START):
             say(method)
             model = self.model if method == MODEL else Model(self.model.config, seed=1)
-            means = [mean_vectors(model, self.tokenizer, c.texts(), c.entries) for c in self.corpora]
+            means = [mean_vectors(model, self.tokenizer, c.texts, c.entries) for c in self.corpora]
             self.means = self.means or means
             for layer in layers:
                 both = (each.vectors[layer][at] for each, at in zip(means, self.known, strict=True))
@@ -128,8 +136,9 @@ class _Work:
                 for layer in layers:
                     self.sentences.judge(method, layer, *(each[layer] for each in found))
 
-    def judge_static(self, files: Sequence[Path]) -> None:
-        both = (cbow(file, map(Corpus.written, at)) for file, at in zip(files, self.known, strict=True))
+    def judge_static(self, texts: Sequence[Segmented]) -> None:
+        each = zip(texts, self.known, strict=True)
+        both = (static_vectors(text, map(Language.spelled, at.tolist())) for text, at in each)
         self.words.judge(STATIC, None, *both, mapped=True)
 
     @cached_property

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.errors import DataError
-from pluri.sequences import expand, read_records
+from pluri.run.corpus import Corpus
 from pluri.sequences.lines import lines
-from pluri.sequences.sentences import split_sentences
 from pluri.tokens.dictionary import Dictionary, Entries
 from pluri.tokens.words import split_words
 
@@ -24,8 +23,11 @@ _ENTRY = "\ue000"  # a private character, then the number of an entry of the dic
 
 
 @dataclass(slots=True)
-class Corpus:
-    """One language's text. counts: int64 (W,), how often each entry of the dictionary stands in it."""
+class Language:
+    """The text of one language, and what of a dictionary stands in it.
+
+    sentences, words: how many it has. counts: int64 (W,), how often each entry occurs. All are there after `read`.
+    """
 
     name: str
     source: str
@@ -34,31 +36,41 @@ class Corpus:
     words: int = 0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def texts(self) -> Iterator[str]:
+    @property
+    def texts(self) -> Corpus:
         """Its sentences: what a model reads at a time."""
-        for file in expand(self.source):
-            for record in read_records(file):
-                for line in record.text.splitlines():
-                    yield from (part.strip() for part in split_sentences(line) if part.strip())
+        return Corpus.of(self.source, language="en")  # signs that end a sentence are of all languages
 
     @staticmethod
-    def written(number: int) -> str:
+    def spelled(number: int) -> str:
         """How `read` writes an entry."""
         return f"{_ENTRY}{number}"
 
     def read(self, output: TextIO) -> None:
         """Counts, and writes a sentence a line for static vectors, each entry of the dictionary as one word."""
         counts = np.zeros(len(self.entries), np.int64)
-        for text in self.texts():
+        for text in self.texts:
             words = [word for word, _ in split_words(text)]
             names = [word.lower() for word in words]
             for first, last, number in reversed(self.entries.find(words)):
-                names[first:last] = [self.written(number)]
+                names[first:last] = [self.spelled(number)]
                 counts[number] += 1
             output.write(" ".join(names) + "\n")
             self.sentences, self.words = self.sentences + 1, self.words + len(words)
         output.flush()
         self.counts = counts
+
+
+class Segmented:
+    """What `Language.read` wrote, each sentence as its words, read anew each time that it is asked for."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def __iter__(self) -> Iterator[list[str]]:
+        with open(self.file, encoding="utf-8") as lines:
+            for line in lines:
+                yield line.split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,7 @@ def corpus_names(corpora: Sequence[str]) -> tuple[str, str]:
     return (first, second) if first and second and first != second else ("first", "second")
 
 
-def check_dictionary(dictionary: Dictionary, first: Corpus, second: Corpus) -> None:
+def check_dictionary(dictionary: Dictionary, first: Language, second: Language) -> None:
     """DataError: its first column is of the second corpus, or too little of it occurs.
 
     The order is looked into only where most pairs do not occur.
@@ -104,7 +116,7 @@ def check_dictionary(dictionary: Dictionary, first: Corpus, second: Corpus) -> N
     straight = _occurring(dictionary, first, second)
     if 2 * straight >= len(dictionary.pairs) >= FEWEST:
         return
-    turned = [Corpus(c.name, c.source, other.entries) for c, other in ((second, first), (first, second))]
+    turned = [Language(c.name, c.source, other.entries) for c, other in ((second, first), (first, second))]
     for corpus in turned:
         with tempfile.TemporaryFile("w", encoding="utf-8") as file:
             corpus.read(file)
@@ -119,7 +131,7 @@ def check_dictionary(dictionary: Dictionary, first: Corpus, second: Corpus) -> N
         raise DataError(what, where=dictionary.file, do=f"give more text: at least {FEWEST} pairs must occur")
 
 
-def _occurring(dictionary: Dictionary, first: Corpus, second: Corpus) -> int:
+def _occurring(dictionary: Dictionary, first: Language, second: Language) -> int:
     """How many pairs have both sides in their corpora."""
     a, b = first.entries.numbers, second.entries.numbers
     return sum(bool(first.counts[a[x]] and second.counts[b[y]]) for x, y in dictionary.pairs)

@@ -1,6 +1,6 @@
 """What a language vector does to masked predictions: from which language the tokens are, before and after."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +40,14 @@ def measure_shift(
     tokenizer: Tokenizer,
     names: tuple[str, str],
     means: tuple[Means, Means],
-    texts: tuple[Callable[[], Iterable[str]], Callable[[], Iterable[str]]],
+    texts: tuple[Iterable[str], Iterable[str]],
 ) -> list[Shift]:
-    """Both directions. means: (L, D) of each language. texts: read its sentences anew at each call."""
-    kinds = languages_of(*(token_counts(tokenizer, read()) for read in texts))
+    """Both directions. means: (L, D) of each language. texts: its sentences, which are gone through twice."""
+    kinds = languages_of(*(token_counts(tokenizer, each) for each in texts))
     found = []
     for side in (0, 1):
         vectors = means[1 - side] - means[side]
-        data = masked(tokenizer, _some(texts[side]()), model.config.max_length)
+        data = masked(tokenizer, _some(texts[side]), model.config.max_length)
         said: dict[int | None, NDArray[np.int64]] = {None: predictions(model, data)}
         said |= {layer: predictions(model, data, layer, vector) for layer, vector in enumerate(vectors)}
         turned = {layer: float(np.mean(kinds[ids] == 1 - side)) for layer, ids in said.items() if layer is not None}

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar
 
@@ -125,15 +124,11 @@ def _runs(config: TransferConfig) -> list[tuple[str, str, FinetuneConfig]]:
         for languages in choices:
             learnt = " + ".join(languages)
             files = {
-                part: {each: getattr(config, part)[each] for each in languages} for part in ("train", "validation")
+                "train": {each: config.train[each] for each in languages},
+                "validation": {each: config.validation[each] for each in languages},
             }
             output = config.output / f"{name}-{'+'.join(languages)}"
             values = {"task": config.task, "model": model, "output": output, "test": config.test, **files}
             settings = FinetuneConfig.parse({**config.settings, **values}, where="settings")
             runs.append((name, learnt, settings))
     return runs
-
-
-def transfer_file(config: str | Path, overrides: list[str] | None = None, *, progress: bool = True) -> Transferred:
-    """`transfer`, as a TOML file says."""
-    return transfer(TransferConfig.load(config, overrides), progress=progress)

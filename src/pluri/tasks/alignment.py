@@ -5,7 +5,6 @@ Legend: S, T words (or sentences) of the two languages, D width, P pairs, G quer
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from pluri.inference.alignment import SIMILARITIES, Similarity, directions, procrustes, ranks
 from pluri.runtime import permuted
 from pluri.tasks.intervals import Interval, mean_intervals
+from pluri.tasks.word2vec import train_static
 
 METRICS = ("mrr", "p@1", "p@5", "p@10")
 _HALVES = 0x0A11_6E5D  # the key by which a dictionary is cut in two
 
-# What CBOW (Mikolov et al. 2013) is trained with; every word counts, since every one is judged.
-CBOW: dict[str, Any] = {"vector_size": 200, "window": 5, "negative": 5, "epochs": 10, "min_count": 1}
+# CBOW gets twice gensim's width and passes: these corpora are small. Every word counts, since every one is judged.
+_STATIC: dict[str, Any] = {"width": 200, "epochs": 10, "min_count": 1}
 
 Case = tuple[str, int | None, Similarity, int]
 """A method, a layer (None: it has none), a similarity, and a direction (0: the first language is asked for)."""
@@ -110,9 +110,7 @@ def halves(pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.isin(pairs[:, 0], drawn)
 
 
-def cbow(file: Path, names: Iterable[str]) -> NDArray[np.float32]:
-    """The vectors (W, D) of words that all stand in a file, a text a line, its words between blanks."""
-    from gensim.models import Word2Vec
-
-    trained = Word2Vec(corpus_file=str(file), sg=0, seed=1, workers=1, **CBOW)
-    return np.stack([trained.wv[name] for name in names])
+def static_vectors(texts: Iterable[list[str]], names: Iterable[str]) -> NDArray[np.float32]:
+    """The vectors (W, D) of words that all stand in some texts, learnt from these alone."""
+    learnt = train_static(texts, "cbow", **_STATIC)
+    return learnt.vectors[learnt.of(list(names))]
