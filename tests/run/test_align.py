@@ -77,7 +77,7 @@ def test_equal_vectors_are_found_and_random_ones_are_not(made: Path, tmp_path: P
     words = [row for row in found.rows if row["task"] == "words"]
     assert {row["queries"] for row in words} == {WORDS // 2}
     assert {row["candidates"] for row in words} == {WORDS}
-    assert all(less["low"] > 0 for less in found.differences if less["method"] == RANDOM_START)
+    assert all(less["low"] > 0 for less in found.differences if less["what"] == RANDOM_START)
     assert [shift.direction for shift in found.shifts] == ["en to xx", "xx to en"]
     for shift in found.shifts:
         for layer in (None, 0, 1, 2):

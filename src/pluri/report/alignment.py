@@ -6,13 +6,14 @@ from typing import Any
 
 from pluri.report.page import Line, Page, lines, sentences, table, text
 from pluri.report.words import Headline
-from pluri.run.align import MODEL, RANDOM_START, STATIC, Alignment
+from pluri.run.align import CENTRING, MODEL, RANDOM_START, STATIC, Alignment
 from pluri.run.shift import Shift
 
 _SHOWN = {"raw": "cosine", "centred": "centred", "csls": "centred, CSLS"}
-_BASELINES = {
-    RANDOM_START: "the same network with random weights",
-    STATIC: "static vectors that learnt half the dictionary",
+_DIFFERENCES = {
+    RANDOM_START: "MRR against the same network with random weights",
+    STATIC: "MRR against static vectors that learnt half the dictionary",
+    CENTRING: "MRR with each language's mean taken away against without",
 }
 Row = dict[str, Any]
 
@@ -48,7 +49,7 @@ def headline(found: Alignment) -> Headline:
     claim = f"Layer {found.layer} finds the translation of {first['value']:.1%} of the words from {a} to {b}"
     claim += f" and of {second['value']:.1%} from {b} to {a}"
     evidence = f"first of {first['candidates']:,} and {second['candidates']:,} candidates; {_spans([first, second])}"
-    details = [*_against(found), _means(found)]
+    details = [_plainly(found), *_against(found)]
     details += [
         f"The layer was chosen by the words that the static vectors were mapped by; the {first['queries']:,} and "
         f"{second['queries']:,} words that are judged had no part in that."
@@ -62,24 +63,33 @@ def headline(found: Alignment) -> Headline:
     return Headline(claim, evidence, details=details)
 
 
+def _plainly(found: Alignment) -> str:
+    """What the differences mean, as far as their intervals let it be said."""
+    told = "Training has not clearly brought the two languages nearer to each other than spelling and chance have"
+    if _sign(found, RANDOM_START) > 0:
+        told = "Training has brought the two languages nearer to each other, without a single translation being told"
+    more = {1: "more than", 0: "neither clearly more nor less than", -1: "less than"}[_sign(found, STATIC)]
+    told += f"; the model knows {more} static vectors that learnt half a dictionary"
+    if _sign(found, CENTRING) > 0:
+        told += "; a part of what keeps the languages apart is one vector, the same for all words"
+    return f"{told}. Guessing would find one word in {_case(found, side=0)['candidates']:,}."
+
+
+def _sign(found: Alignment, what: str) -> int:
+    """+1 or -1 if a difference has that sign in both directions, intervals included, else 0."""
+    signs = {(each["low"] > 0) - (each["high"] < 0) for each in found.differences if each["what"] == what}
+    return signs.pop() if len(signs) == 1 else 0
+
+
 def _against(found: Alignment) -> Iterator[str]:
-    for method, words in _BASELINES.items():
+    """The differences, each with its interval."""
+    for what, words in _DIFFERENCES.items():
         parts = []
-        for less in (each for each in found.differences if each["method"] == method):
+        for less in (each for each in found.differences if each["what"] == what):
             sign = "better" if less["low"] > 0 else "worse" if less["high"] < 0 else "not clearly different"
             span = f"95% interval {less['low']:+.3f} to {less['high']:+.3f}"
             parts.append(f"{less['direction']} {sign} ({less['value']:+.3f}, {span})")
-        yield f"Against {words}, by the MRR (CSLS): {'; '.join(parts)}."
-
-
-def _means(found: Alignment) -> str:
-    """How much of what parts the languages is a constant."""
-    raw, centred = ([_case(found, similarity=s, side=side)["value"] for side in (0, 1)] for s in ("raw", "centred"))
-    gain = sum(centred) / 2 - sum(raw) / 2
-    told = f"Taking each language's mean away changes the MRR from {sum(raw) / 2:.3f} to {sum(centred) / 2:.3f}"
-    if gain > 0.2 * sum(raw) / 2:
-        return f"{told}: a part of what keeps the languages apart is one vector for all words."
-    return f"{told}: what keeps the languages apart is hardly one vector for all words."
+        yield f"{words}: {'; '.join(parts)}."
 
 
 def _turned(found: Alignment, shift: Shift) -> str:

@@ -27,11 +27,11 @@ from pluri.run.bilingual import (
     read_parallel,
 )
 from pluri.run.shift import Shift, measure_shift
-from pluri.tasks.alignment import Judge, halves, static_vectors
+from pluri.tasks.alignment import Case, Judge, halves, static_vectors
 from pluri.tokens.dictionary import Dictionary, Entries, read_dictionary, written
 from pluri.tokens.tokenizer import Tokenizer
 
-MODEL, RANDOM_START, STATIC = "model", "random start", "CBOW + Procrustes"
+MODEL, RANDOM_START, STATIC, CENTRING = "model", "random start", "CBOW + Procrustes", "centring"
 
 _Say = Callable[[str], None]
 
@@ -42,7 +42,7 @@ class Alignment:
 
     names: of the languages. rows: one a task ("words", "sentences"), method, layer, similarity, direction and metric,
     with its 95% interval over the queries. layer: of the model, chosen by the words that static vectors were mapped by.
-    differences: of its MRR to those of the baselines by CSLS: method, direction, value, low, high.
+    differences: of its MRR by CSLS to those of the baselines, and of centring to not centring; each with its interval.
     shifts: what language vectors do. about: counts, by what they count. notes: what a reader must know.
     command: that made it.
     """
@@ -178,10 +178,17 @@ class _Work:
 
     def _differences(self, layer: int) -> list[dict[str, Any]]:
         found = []
-        for method, other in ((RANDOM_START, self.words.best_layer(RANDOM_START)), (STATIC, None)):
-            for side in (0, 1):
-                less = self.words.difference((MODEL, layer, "csls", side), (method, other, "csls", side))
-                about = {"method": method, "direction": f"{self.names[side]} to {self.names[1 - side]}"}
+        random: tuple[str, int | None] = RANDOM_START, self.words.best_layer(RANDOM_START)
+        for side in (0, 1):
+            ours = MODEL, layer
+            cases: dict[str, tuple[Case, Case]] = {
+                RANDOM_START: ((*ours, "csls", side), (*random, "csls", side)),
+                STATIC: ((*ours, "csls", side), (STATIC, None, "csls", side)),
+                CENTRING: ((*ours, "centred", side), (*ours, "raw", side)),
+            }
+            for what, both in cases.items():
+                less = self.words.difference(*both)
+                about = {"what": what, "direction": f"{self.names[side]} to {self.names[1 - side]}"}
                 found.append({**about, "value": less.value, "low": less.low, "high": less.high})
         return found
 
