@@ -1,6 +1,6 @@
 """What brings two languages together in one small model: more text, more steps, depth, shared tokens, or translations?
 
-    python recipes/multilingual/run.py OUTPUT --parallel FILE --columns en zh --dictionary FILE [--text FILE FILE]
+    python recipes/multilingual/run.py OUTPUT --parallel FILE --columns en de --dictionary FILE [--text FILE FILE]
         [--tokens 2000000] [--seeds 1] [--quick]
 
 Models are pretrained on masked tokens of both languages and measured by `pluri align`; each arm changes one thing of
@@ -52,15 +52,14 @@ ARMS = {
     "no translations": Arm(parallel=False),
     "no shared tokens": Arm(shared=False),
     "one layer": Arm(layers=1),
-    "eight layers": Arm(layers=8),
+    "two layers": Arm(layers=2),
 }
 
 
 def read_pairs(file: str, columns: Sequence[str]) -> list[Pair]:
-    """The lines that have both languages."""
-    first, second = columns
-    rows = ((row.get(first), row.get(second)) for row, _ in read_rows(file))
-    return [(str(a).strip(), str(b).strip()) for a, b in rows if a and b and str(a).strip() and str(b).strip()]
+    """The lines that have both languages, in lower case: the letters that stand in for others have no other."""
+    rows = (tuple(str(row.get(name) or "").strip().lower() for name in columns) for row, _ in read_rows(file))
+    return [(a, b) for a, b in rows if a and b]
 
 
 def stand_ins(pairs: Sequence[Pair]) -> dict[int, str]:
@@ -95,8 +94,7 @@ def measured(folder: Path, arm: Arm, given: "Given", seed: int) -> list[Row]:
     write_texts(folder, arm, given.pairs[: -_HELD_OUT or None], given.more, names)
     spelled = {} if arm.shared else stand_ins(given.pairs)
     dictionary = folder / "dictionary.txt"
-    entries = (line.rstrip("\n") for line in given.dictionary)
-    parted = (line.partition("\t" if "\t" in line else " ") for line in entries)
+    parted = (line.partition("\t" if "\t" in line else " ") for line in given.dictionary)
     dictionary.write_text("".join(f"{a}\t{b.strip().translate(spelled)}\n" for a, _, b in parted), encoding="utf-8")
     texts = [folder / "text" / f"{name}.txt" for name in names]
     if not (folder / "tokenizer").exists():
@@ -165,10 +163,10 @@ def show(arms: dict[str, list[Row]]) -> None:
         others.append(estimate(rows, task="sentences"))
         table.add_row(name, layers, f"{value:.3f} ± {half:.3f}", less, *(f"{v:.3f} ± {h:.3f}" for v, h in others))
     Console(width=150).print(table)
-    layers = Table("arm", *(f"layer {i}" for i in range(9)), title="MRR of words (CSLS), layer by layer")
+    layers = Table("arm", *(f"layer {i}" for i in range(5)), title="MRR of words (CSLS), layer by layer")
     for name, rows in arms.items():
         mrr = [r for r in rows if (r["task"], r["similarity"], r["metric"]) == ("words", "csls", "mrr")]
-        each = [[r["value"] for r in mrr if r["method"] == "model" and r["layer"] == i] for i in range(9)]
+        each = [[r["value"] for r in mrr if r["method"] == "model" and r["layer"] == i] for i in range(5)]
         layers.add_row(name, *(f"{mean(values):.3f}" if values else "" for values in each))
     Console(width=150).print(layers)
 
@@ -177,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--parallel", required=True)
-    parser.add_argument("--columns", nargs=2, default=["en", "zh"])
+    parser.add_argument("--columns", nargs=2, default=["en", "de"])
     parser.add_argument("--dictionary", required=True)
     parser.add_argument("--text", nargs=2, help="more text of each language")
     parser.add_argument("--lines", type=int, default=20_000, help="of each of these")
@@ -189,9 +187,9 @@ def main() -> None:
     pairs = read_pairs(options.parallel, options.columns)
     more: tuple[list[str], list[str]] = ([], [])
     for lines, file in zip(more, options.text or (), strict=False):
-        paragraphs = (line.strip() for record in read_records(file) for line in record.text.splitlines())
+        paragraphs = (line.strip().lower() for record in read_records(file) for line in record.text.splitlines())
         lines += islice((line for line in paragraphs if line), options.lines)
-    dictionary = Path(options.dictionary).read_text(encoding="utf-8").splitlines()
+    dictionary = Path(options.dictionary).read_text(encoding="utf-8").lower().splitlines()
     names: Pair = (options.columns[0], options.columns[1])
     model: Row = {"preset": "modern", "size": "mini", "max_length": 128}
     given = Given(names, pairs, more, dictionary, model, {}, options.tokens, 12_000)

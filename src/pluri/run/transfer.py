@@ -44,7 +44,8 @@ class TransferConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """rows: those of `pluri finetune`, with "model" and "train", the language (or "en + zh") that was learnt from."""
+    """rows: those of `pluri finetune`, with "model" and "train", the language (or "en + zh") that was learnt from; both
+    stand behind the method, too, so that `pluri report` keeps them apart."""
 
     rows: list[dict[str, Any]]
     metrics: list[str]
@@ -58,8 +59,9 @@ class Transferred:
         """
         cells: dict[tuple[str, str], dict[str, dict[str, list[dict[str, Any]]]]] = {}
         for row in self.rows:
-            name = row["model"] if row["method"] == PRETRAINED else f"{row['method']} ({row['model']})"
-            name = QANET if row["method"] == QANET else name
+            method = row["method"].removesuffix(_behind(row["model"], row["train"]))
+            name = row["model"] if method == PRETRAINED else f"{method} ({row['model']})"
+            name = QANET if method == QANET else name
             found = cells.setdefault((name, row["train"]), {}).setdefault(row["test"], {})
             found.setdefault(row["metric"], []).append(row)
         width, wide = (max(len(key[i]) for key in cells) + 2 for i in (0, 1))
@@ -95,13 +97,17 @@ def transfer(config: TransferConfig, *, progress: bool = True) -> Transferred:
             less = {"qanet": 0} if train in done else {}
             found = asdict(finetune(settings.model_copy(update=less), progress=progress))
         done.add(train)
-        rows += [{**about, **row} for row in found["rows"]]
+        rows += [{**about, **row, "method": row["method"] + _behind(name, train)} for row in found["rows"]]
         notes += [note for note in found["notes"] if note not in notes]
     metrics = list(dict.fromkeys(row["metric"] for row in rows))
     shown = ["exact_match", "f1"] if config.task == "answer" else metrics[:1]
     results = Transferred(rows, shown, list(config.test), notes)
     write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     return results
+
+
+def _behind(model: str, train: str) -> str:
+    return f" ({model}, {train})"
 
 
 def _runs(config: TransferConfig) -> list[tuple[str, str, FinetuneConfig]]:
