@@ -101,7 +101,6 @@ def test_one_table_of_models_and_languages(folder: Path, tmp_path: Path, monkeyp
              "value": 0.5 + 0.1 * i, "low": 0.4, "high": 0.6}
             for i, method in enumerate(methods) for test in config.test for metric in ("f1", "exact_match")
         ]  # fmt: skip
-        config.output.mkdir(parents=True)
         (config.output / "results.json").write_text(json.dumps({"rows": rows, "notes": ["a note"]}), encoding="utf-8")
         return Results(rows, [], {}, "test", {}, ["a note"])
 
@@ -119,6 +118,8 @@ def test_one_table_of_models_and_languages(folder: Path, tmp_path: Path, monkeyp
     assert len(comparisons(found.rows)[0].methods) == 4 * 2 + 3  # none of them overwrites another in a report
     assert transfer(config, progress=False) == found  # nothing is run again
     assert len(calls) == 4
+    with pytest.raises(UsageError, match="mBERT-like-en: holds a fine-tuning with other settings"):
+        transfer(configured(folder, tmp_path / "out", settings={**QUICK, "epochs": 2}), progress=False)
 
 
 def test_the_verb_runs_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -142,6 +143,7 @@ def test_the_verb_runs_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ({"validation": {"en": "x.json"}}, "train has en, zh, validation en; name the same languages"),
         ({"only": {"multi": "fr"}}, "names no model or no language"),
         ({"settings": {"test": "x"}}, "'test' is not set here"),
+        ({"settings": {"labelled": [10, 20]}}, "several numbers of labels; give one"),
         ({"settings": {"epoch": 2}}, "settings: unknown key 'epoch'"),
     ],
 )

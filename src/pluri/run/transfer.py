@@ -90,12 +90,7 @@ def transfer(config: TransferConfig, *, progress: bool = True) -> Transferred:
     done: set[str] = set()  # training languages that have a QANet, which no model changes
     for name, train, settings in runs:
         about = {"model": name, "train": train}
-        file = settings.output / "results.json"
-        if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-        else:
-            less = {"qanet": 0} if train in done else {}
-            found = asdict(finetune(settings.model_copy(update=less), progress=progress))
+        found = _tuned(settings.model_copy(update={"qanet": 0} if train in done else {}), progress)
         done.add(train)
         rows += [{**about, **row, "method": row["method"] + _behind(name, train)} for row in found["rows"]]
         notes += [note for note in found["notes"] if note not in notes]
@@ -104,6 +99,19 @@ def transfer(config: TransferConfig, *, progress: bool = True) -> Transferred:
     results = Transferred(rows, shown, list(config.test), notes)
     write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     return results
+
+
+def _tuned(settings: FinetuneConfig, progress: bool) -> dict[str, Any]:
+    """What is in results.json of a fine-tuning, which is run if it is not finished. UsageError: it was another one."""
+    file, kept = settings.output / "results.json", settings.output / "settings.json"
+    now = settings.model_dump_json(exclude={"output"})
+    if not file.exists():
+        write_lines(kept, [now])
+        return asdict(finetune(settings, progress=progress))
+    if not kept.exists() or kept.read_text(encoding="utf-8").strip() != now:
+        do = "move that folder away, or choose another output"
+        raise UsageError("holds a fine-tuning with other settings", where=str(settings.output), do=do)
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _behind(model: str, train: str) -> str:
@@ -122,6 +130,8 @@ def _runs(config: TransferConfig) -> list[tuple[str, str, FinetuneConfig]]:
     taken = {"task", "model", "train", "validation", "test", "output"} & config.settings.keys()
     if taken:
         raise UsageError(f"{taken.pop()!r} is not set here", where="settings", do="give it above")
+    if isinstance(config.settings.get("labelled"), list):
+        raise UsageError("several numbers of labels", where="settings.labelled", do="give one: a table is of one")
     runs = []
     for name, model in config.models.items():
         only = config.only.get(name)
