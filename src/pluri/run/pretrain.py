@@ -1,7 +1,6 @@
 """Pretraining: a token store in, a model folder out."""
 
-import math
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.lock import only_writer
 from pluri.run.symptoms_data import diagnose_kmers
+from pluri.run.validation import validation
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.joined import JoinedStore, open_stores
 from pluri.tokens.store import TokenStore
@@ -32,9 +32,9 @@ from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.config import TrainingConfig
 from pluri.training.journal import machine, read_journal
 from pluri.training.spectral import can_start, spectral_start
-from pluri.training.trainer import Validate, mean_loss, train
+from pluri.training.trainer import train
 
-_MAX_VALIDATION_DOCUMENTS, _MAX_VALIDATION_TOKENS = 2000, 1_000_000
+_MAX_VALIDATION_DOCUMENTS = 2000
 _MOST_UNKNOWN = 0.5  # a model of such a store would learn to say "unknown"
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
 # What may differ between a run and its resumption: none of it changes which data a step learns from.
@@ -112,7 +112,7 @@ def pretrain(
             pretraining_loss,
             config.training,
             output=config.output,
-            validate=_validation(held_out, weights, config.training.batch_tokens) if held_out else None,
+            validate=validation(held_out, weights, config.training.batch_tokens) if held_out else None,
             resume=resume,
             stop_after=stop_after,
             header={
@@ -164,11 +164,11 @@ def _dealt(config: PretrainConfig, store: TokenStore) -> tuple[_Documents, _Docu
 
 
 def _check_enough(config: PretrainConfig, store: TokenStore, documents: _Documents) -> None:
-    where = str(config.store) if len(documents) == 1 else ", ".join(documents)
-    unknown = store.manifest.ledger.unk / store.num_tokens
-    if unknown > _MOST_UNKNOWN:
-        do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
-        raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=where, do=do)
+    for each in store.stores if isinstance(store, JoinedStore) else [store]:
+        unknown = each.manifest.ledger.unk / each.num_tokens
+        if unknown > _MOST_UNKNOWN:
+            do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
+            raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(each.path), do=do)
     fewest = min(documents, key=lambda name: len(documents[name]))
     if not len(documents[fewest]):
         what = "no document" + f" of {fewest}" * bool(fewest) + " is left to train on"
@@ -205,37 +205,6 @@ def _batches(config: PretrainConfig, source: Source, model: Model) -> Batches:
     return Batches(
         source, batch_tokens=training.batch_tokens, length=length, seed=training.seed, packed=training.packed
     )
-
-
-def _validation(held_out: dict[str, Batches], weights: dict[str, int], batch_tokens: int) -> Validate:
-    """The losses over the first million tokens of all stores together; of next tokens also the perplexity and bits per
-    byte of their text. Of several stores the weighted mean, and each one's own under its name."""
-    most = max(1, _MAX_VALIDATION_TOKENS // batch_tokens // len(held_out))
-    per_byte = {
-        name: each.source.tokens_per_byte(most * each.sequences_per_batch) / math.log(2)
-        for name, each in held_out.items()
-        if isinstance(each.source, NextTokens)
-    }
-
-    def measured(model: Model, name: str) -> dict[str, float]:
-        found = mean_loss(model, islice(held_out[name].once(), most), pretraining_loss)
-        if name not in per_byte:
-            return found
-        loss = found["eval_loss"]
-        return found | {"eval_perplexity": math.exp(min(loss, 700)), "eval_bits_per_byte": loss * per_byte[name]}
-
-    def validate(model: Model) -> dict[str, float]:
-        each = {name: found for name in held_out if (found := measured(model, name))}
-        if len(weights) == 1 or not each:
-            return next(iter(each.values()), {})
-        total = sum(weights[name] for name in each)
-        means = {
-            metric: sum(weights[name] * found[metric] for name, found in each.items()) / total
-            for metric in next(iter(each.values()))
-        }
-        return means | {f"{metric}_{name}": value for name, found in each.items() for metric, value in found.items()}
-
-    return validate
 
 
 def split_documents(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -298,7 +267,8 @@ def _check_same(config: PretrainConfig, store: TokenStore, start: dict[str, Any]
             do="put that one back, or start a new run with another output",
         )
     now, before = _flat(config.model_dump(mode="json")), _flat(start.get("config") or {})
-    for name in sorted((now.keys() | before.keys()) - _FREE):
+    free = _FREE if isinstance(config.store, dict) else _FREE | {"sampling"}
+    for name in sorted((now.keys() | before.keys()) - free):
         if not name.startswith("store.") and now.get(name) != before.get(name):
             raise UsageError(
                 f"{name} is now {now.get(name)!r} but the run began with {before.get(name)!r}",

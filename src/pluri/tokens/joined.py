@@ -17,8 +17,8 @@ from pluri.tokens.store import Ledger, TokenStore
 class JoinedStore(TokenStore):
     """The documents of one store after those of the other. Nothing is copied but the indices of documents.
 
-    bounds: int64 (stores + 1), where each one's documents begin among all. manifest: the first one's, with the sums of
-    documents, tokens and ledgers.
+    stores: they. bounds: int64 (stores + 1), where each one's documents begin among all. manifest: the first one's,
+    with the sums of documents, tokens and ledgers.
     StoreError: they were made with different tokenizers.
     """
 
@@ -28,7 +28,7 @@ class JoinedStore(TokenStore):
             if store.manifest.tokenizer_hash != first.manifest.tokenizer_hash:
                 what = f"was made with another tokenizer than {first.path}"
                 raise StoreError(what, where=str(store.path), do="prepare all of them with one tokenizer")
-        self._stores, self.path = stores, first.path
+        self.stores, self.path = stores, first.path
         self.bounds = offsets_of(np.array([store.num_documents for store in stores], np.int64))
         self._shards = [shard for store in stores for shard in store._shards]
         sizes = np.concatenate([np.diff(store._shard_starts) for store in stores])
@@ -47,10 +47,10 @@ class JoinedStore(TokenStore):
     @cached_property
     def hash(self) -> str:
         """sha256 over theirs, in order."""
-        return hashlib.sha256(json.dumps([store.hash for store in self._stores]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([store.hash for store in self.stores]).encode()).hexdigest()
 
     def verify(self) -> None:
-        for store in self._stores:
+        for store in self.stores:
             store.verify()
 
 
