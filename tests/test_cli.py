@@ -43,8 +43,8 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_verbs_are_those_of_the_guide():
     guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
     assert VERBS == [
-        "doctor", "embed", "evaluate", "export", "fill", "finetune", "generate", "import", "predict",
-        "prepare", "pretrain", "prompt", "quickstart", "report", "tokenizer", "verify-resume",
+        "compare", "doctor", "embed", "evaluate", "export", "fill", "finetune", "generate", "import", "layers",
+        "predict", "prepare", "pretrain", "prompt", "quickstart", "report", "tokenizer", "verify-resume",
     ]  # fmt: skip
     assert [verb for verb in VERBS if f"pluri {verb}" not in guide] == []
 
@@ -95,7 +95,7 @@ def test_underscores_and_hyphens_are_the_same(monkeypatch: pytest.MonkeyPatch, c
     ("arguments", "complaint"),
     [
         (["tokeniser"], "Did you mean"),
-        (["tokeniser"], "report, doctor, verify-resume; see"),
+        (["tokeniser"], "verify-resume, report, doctor"),
         (["fill", "[MASK]"], "error: --model is missing"),
         (["finetune", "--task", "tag"], "error: --model is missing; give it, or a TOML file with it"),
         (["fill", "[MASK]", "--model", "m", "--topk", "3"], "--top-k"),

@@ -17,6 +17,8 @@ from pluri.__main__ import main
         "predict --model m --input in.json -o old",
         "embed corpus.txt --model m -o old.jsonl",
         "prompt task.toml --model m -o old",
+        "compare word --sentences a.txt --model m -o old.jsonl",
+        "layers a.txt --model m -o old.jsonl",
         "import m -o old",
         "export --model m -o old",
     ],

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from pluri.checkpoints.huggingface import save_model as save_model
     from pluri.demo import quickstart as quickstart
     from pluri.inference.embedding_files import embed as embed
+    from pluri.inference.embedding_files import embed_words as embed_words
     from pluri.inference.fill import fill as fill
     from pluri.inference.generate import generate as generate
     from pluri.inference.generate import stream as stream
+    from pluri.inference.word_vectors import word_vectors as word_vectors
     from pluri.report import write_report as write_report
     from pluri.run.align import align as align
     from pluri.run.contexts import compare as compare
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pluri.run.doctor import diagnose as diagnose
     from pluri.run.finetune import FinetuneConfig as FinetuneConfig
     from pluri.run.finetune import finetune as finetune
+    from pluri.run.layers import layers as layers
     from pluri.run.predict import evaluate as evaluate
     from pluri.run.predict import predict as predict
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
@@ -48,10 +51,12 @@ _HOMES = {
     "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
     "embed": "inference.embedding_files",
+    "embed_words": "inference.embedding_files",
     "evaluate": "run.predict",
     "fill": "inference.fill",
     "finetune": "run.finetune",
     "generate": "inference.generate",
+    "layers": "run.layers",
     "load_model": "checkpoints.huggingface",
     "predict": "run.predict",
     "prepare": "tokens.prepare",
@@ -64,6 +69,7 @@ _HOMES = {
     "train_tokenizer": "tokens.training",
     "transfer": "run.transfer",
     "verify_resume": "run.verify",
+    "word_vectors": "inference.word_vectors",
     "write_report": "report",
 }
 

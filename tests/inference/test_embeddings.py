@@ -7,7 +7,7 @@ import torch
 
 from pluri.checkpoints.huggingface import save_model
 from pluri.errors import DataError, UsageError
-from pluri.inference.embedding_files import embed
+from pluri.inference.embedding_files import embed, embed_words
 from pluri.inference.embeddings import embed_texts
 from pluri.models.config import preset
 from pluri.models.heads import Model
@@ -95,6 +95,18 @@ def test_the_order_and_the_company_of_texts_do_not_matter(folder):
     together = np.concatenate([chunk.vectors for chunk in embed_texts(model, tokenizer, many)])
     alone = next(embed_texts(model, tokenizer, many[2999:])).vectors
     np.testing.assert_allclose(together[2999:], alone, atol=1e-5)
+
+
+def test_words_of_chosen_layers_are_streamed_to_a_table(folder, texts, theirs, tmp_path):
+    done = embed_words(texts, folder, tmp_path / "v.parquet", layers=[0, 2])
+    rows = pq.read_table(tmp_path / "v.parquet").to_pylist()
+    assert done == {"records": len(TEXTS), "words": len(rows), "width": 32, "truncated": 0}
+    assert [row["word"] for row in rows if row["text"] == 1] == ["the", "dog", "ran"]
+    assert [row["place"] for row in rows if row["text"] == 3] == list(range(9))
+    found = np.array([row["layer_2"] for row in rows if row["text"] == 1])
+    np.testing.assert_allclose(found, theirs[1][1:4], atol=1e-5)  # each is one piece
+    with pytest.raises(UsageError, match="need a table"):
+        embed_words(texts, folder, tmp_path / "v.npy")
 
 
 def test_cut_texts_are_counted(folder, texts, tmp_path):

@@ -77,22 +77,33 @@ def embed(
     *,
     model: Model,
     output: OneFile,
-    pooling: Literal["mean", "cls", "token"] = "mean",
+    pooling: Literal["mean", "cls", "token", "word"] = "mean",
+    layers: Annotated[
+        list[int] | None, Parameter(negative="", help="Of words, repeatable: 0 is the embedding.")
+    ] = None,
     normalize: Annotated[bool, Flag] = False,
     max_length: int | None = None,
     text_column: TextColumn = "text",
     as_json: Json = False,
 ) -> Answer:
-    """Write the vector of each record: .npy, .parquet, or .txt as word2vec text. Tokens' vectors need .parquet.
+    """Write the vector of each record: .npy, .parquet, or .txt as word2vec text. Tokens' and words' need .parquet.
 
     Example: pluri embed corpus.txt --model run/model -o vectors.npy
 
     Args:
-        pooling: the mean of a record's tokens, its first token, or every token.
+        pooling: the mean of a record's tokens, its first token, every token, or every word.
         normalize: scale vectors to length 1.
         max_length: tokens of a record that are read; by default all that the model can.
     """
     nothing_at(output)
+    if pooling == "word":
+        if normalize:
+            raise UsageError("words keep their lengths", where="--normalize", do="leave it out")
+        done = pluri.embed_words(files, model, output, layers=layers, max_length=max_length, text_column=text_column)
+        cut = f", {done['truncated']:,} words cut at the model's length" if done["truncated"] else ""
+        return Answer(done, f"{done['words']:,} words, width {done['width']}{cut}: {output}", as_json)
+    if layers is not None:
+        raise UsageError("only words have vectors of chosen layers", where="--layers", do="give --pooling word")
     done = pluri.embed(
         files, model, output, pooling=pooling, normalize=normalize, max_length=max_length, text_column=text_column
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import pluri
-from pluri.cli.base import Answer, Flag, Json, Model, app, nothing_at
+from pluri.cli.base import Answer, Files, Flag, Json, Model, app, nothing_at
 
 Report = Annotated[Path | None, Parameter(["--output", "-o"], help="HTML file to write the report to.")]
 
@@ -44,5 +44,41 @@ def compare(
     text = "\n".join([f"{told.claim} ({told.evidence})", *told.details])
     if output is not None:
         write_contexts_report(found, output)
+        text += f"\nopen {output}"
+    return Answer(found.as_dict(), text, as_json)
+
+
+@app.command
+def layers(
+    files: Files,
+    /,
+    *,
+    model: Model,
+    output: Report = None,
+    tags: str | None = None,
+    language: str = "en",
+    segmented: Annotated[bool, Flag] = False,
+    seed: int = 0,
+    as_json: Json = False,
+) -> Answer:
+    """Measure how contextual each layer is: similarities, pseudo-words, and with tags linear probes.
+
+    Example: pluri layers corpus.txt --model run/model --tags dev.conllu -o layers.html
+
+    Args:
+        tags: a file with a tag a word (.conllu, CoNLL columns, .jsonl), for the probes.
+        language: ISO 639-1 code, for sentence boundaries.
+        segmented: words are what stands between blanks, also where a script has none.
+        seed: of what is drawn: sentences, words, the random start.
+    """
+    if output is not None:
+        nothing_at(output)
+    found = pluri.layers(files, model, tags=tags, language=language, segmented=segmented, seed=seed)
+    from pluri.report.layers import headline, write_layers_report
+
+    told = headline(found)
+    text = "\n".join([f"{told.claim} ({told.evidence})" if told.evidence else told.claim, *told.details])
+    if output is not None:
+        write_layers_report(found, output)
         text += f"\nopen {output}"
     return Answer(found.as_dict(), text, as_json)

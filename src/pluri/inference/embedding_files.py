@@ -1,7 +1,7 @@
 """Vectors of the records of files, written as .npy, .parquet or word2vec text."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,7 @@ from pluri.checkpoints.checkpoint import atomic_file
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import UsageError
 from pluri.inference.embeddings import Embedded, Pooling, embed_texts
+from pluri.inference.word_vectors import word_vectors
 from pluri.sequences import expand, read_records
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -70,6 +71,52 @@ def embed(
 
     with atomic_file(output) as file:
         _WRITERS[output.suffix](file, counted(), tokenizer, pooling, done)
+    return done
+
+
+def embed_words(
+    sources: Iterable[str | Path] | str | Path,
+    folder: str | Path,
+    output: str | Path,
+    *,
+    layers: Sequence[int] | None = None,
+    max_length: int | None = None,
+    text_column: str = "text",
+) -> dict[str, int]:
+    """Writes the vector of each word of some files; see `word_vectors`, which tells what a word is.
+
+    output: .parquet, a row a word: `text`, which record it is of, counted from 0; `place`, which word of it; `word`; and
+        its vector in each layer, `layer_0`, `layer_1` ...
+    layers: by default the last alone.
+    Returns {"records", "words", "width", "truncated"}: truncated words stood beyond `max_length`.
+    UsageError: another suffix, and see `word_vectors`. DataError: see read_records, or the file cannot be written.
+    """
+    output = Path(output)
+    if output.suffix != ".parquet":
+        raise UsageError("vectors of words need a table", where=str(output), do="end it in .parquet")
+    files = expand(sources)
+    model, tokenizer = load_model(folder)
+    wanted = [model.config.num_layers] if layers is None else list(layers)
+    done = {"records": 0, "words": 0, "width": model.config.hidden_size, "truncated": 0}
+
+    def texts() -> Iterator[str]:
+        for record in (record for file in files for record in read_records(file, text_column=text_column)):
+            done["records"] += 1
+            yield record.text
+
+    columns = [("text", pa.int64()), ("place", pa.int32()), ("word", pa.string())]
+    columns += [(f"layer_{layer}", pa.list_(pa.float32(), done["width"])) for layer in wanted]
+    chunks = word_vectors(model, tokenizer, texts(), layers=wanted, max_length=max_length)
+    with atomic_file(output) as file, pq.ParquetWriter(file, pa.schema(columns), compression="zstd") as writer:
+        for chunk in chunks:
+            flat = [
+                pa.FixedSizeListArray.from_arrays(pa.array(each.reshape(-1)), done["width"]) for each in chunk.vectors
+            ]
+            writer.write_table(
+                pa.table([chunk.text, chunk.place.astype(np.int32), chunk.words, *flat], schema=pa.schema(columns))
+            )
+            done["words"] += len(chunk.words)
+            done["truncated"] += chunk.cut
     return done
 
 

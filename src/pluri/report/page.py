@@ -57,14 +57,17 @@ class Line:
     dashed: bool = False
 
 
-def text(*paragraphs: str) -> Section:
-    return {"kind": "text", "paragraphs": paragraphs}
+def text(*paragraphs: str, heading: str = "") -> Section:
+    return {"kind": "text", "paragraphs": paragraphs, "heading": heading}
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Section:
-    """The first cell of a row names it; of the others each may be (value, what stands small below it)."""
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "", folded: str = "") -> Section:
+    """The first cell of a row names it; of the others each may be (value, what stands small below it).
+
+    folded: what is shown instead, until it is clicked.
+    """
     cells = [[cell if isinstance(cell, tuple) else (cell, "") for cell in row] for row in rows]
-    return {"kind": "table", "head": head, "rows": cells, "caption": caption}
+    return {"kind": "table", "head": head, "rows": cells, "caption": caption, "folded": folded}
 
 
 def plot(

@@ -38,7 +38,17 @@ def bootstrap(
         values = np.stack([outcome.values(metric, weights) for outcome in outcomes], axis=1)  # (R, runs)
         runs = _draws(mix(replicate_keys, 1), len(outcomes))  # (R, runs)
         means.append((values * runs).sum(1) / len(outcomes))
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return percentiles(value, np.concatenate(means), level=level)
+
+
+def draws(n: int, *, seed: int = 0, replicates: int = 1000) -> NDArray[np.float64]:
+    """How often each of n things is drawn in n draws with replacement: (R, n), a row a replicate."""
+    return _draws(mix(mix(np.uint64(0), seed), np.arange(replicates)), n)
+
+
+def percentiles(value: float, replicates: NDArray[np.float64], *, level: float = 0.95) -> Interval:
+    """The percentile interval of a value by its replicates, (R,)."""
+    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
 
 
