@@ -6,7 +6,7 @@ from typing import Any
 
 from pluri.report.page import Line, Page, lines, sentences, table, text
 from pluri.report.words import Headline
-from pluri.run.align import CENTRING, MODEL, RANDOM_START, STATIC, Alignment
+from pluri.run.align import CANDIDATES, CENTRING, MEDIAN, MODEL, OCCURRENCES, RANDOM_START, STATIC, Alignment
 from pluri.run.shift import Shift
 
 _SHOWN = {"raw": "cosine", "centred": "centred", "csls": "centred, CSLS"}
@@ -54,6 +54,11 @@ def headline(found: Alignment) -> Headline:
         f"The layer was chosen by the words that the static vectors were mapped by; the {first['queries']:,} and "
         f"{second['queries']:,} words that are judged had no part in that."
     ]
+    for name in found.names:
+        known, times, median = (found.about[f"{name}: {what}"] for what in (CANDIDATES, OCCURRENCES, MEDIAN))
+        details.append(
+            f"Of {name}, {known:,} entries of the dictionary occur {times:,} times, the median one {median:,}."
+        )
     pairs = [row for row in _rows(found, "sentences", "csls", "p@1") if row["method"] == MODEL]
     if pairs:
         best = [max((r for r in pairs if r["direction"] == d), key=lambda row: row["value"]) for d in _ways(found)]

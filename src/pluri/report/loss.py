@@ -48,7 +48,8 @@ def _loss_notes(prefix: str, journal: Journal) -> list[str]:
             text += f", {bits:.3f} bits a byte" if bits is not None else ""
         notes.append(f"{text[0].upper()}{text[1:]}.")
     if sampled := journal.start.get("sampled"):
-        notes.append(f"{prefix}{_sampled(journal, sampled)}")
+        text = f"{prefix}{_sampled(journal, sampled)}"
+        notes.append(f"{text[0].upper()}{text[1:]}")
     if not journal.end:
         notes.append(f"{prefix}the journal has no end, so the run was stopped or is still going.")
     if journal.broken_lines:

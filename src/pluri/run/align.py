@@ -32,6 +32,8 @@ from pluri.tokens.dictionary import Dictionary, Entries, read_dictionary, writte
 from pluri.tokens.tokenizer import Tokenizer
 
 MODEL, RANDOM_START, STATIC, CENTRING = "model", "random start", "CBOW + Procrustes", "centring"
+CANDIDATES, OCCURRENCES = "entries that occur, the candidates", "their occurrences"
+MEDIAN = "occurrences of the median one"
 
 _Say = Callable[[str], None]
 
@@ -211,9 +213,9 @@ class _Work:
                 f"{name}: words": corpus.words,
                 f"{name}: words beyond the model's length": means.cut,
                 f"{name}: entries that never occur": len(corpus.entries) - len(counts),
-                f"{name}: entries that occur, the candidates": len(counts),
-                f"{name}: their occurrences": int(counts.sum()),
-                f"{name}: occurrences of the median one": int(np.median(counts)),
+                f"{name}: {CANDIDATES}": len(counts),
+                f"{name}: {OCCURRENCES}": int(counts.sum()),
+                f"{name}: {MEDIAN}": int(np.median(counts)),
                 f"{name}: words that are judged": len(self.words.queries[side]),
             }
         if self.parallel is not None:
