@@ -85,7 +85,7 @@ def test_a_file_of_static_vectors_stands_beside(folder, tmp_path):
     [
         ("aple", {}, DataError, r"'aple' never occurs; near it are apple"),
         ("xyzzy", {}, DataError, "never occurs; nothing there is spelled nearly so"),
-        ("dog", {}, DataError, "occurs in 1 sentence, and vectors need two"),
+        ("dog", {}, DataError, "occurs in 1 sentence, and there is nothing"),
         (" ", {}, UsageError, "no word given"),
         ("apple", {"layer": 3}, UsageError, "no layer 3"),
     ],
@@ -93,6 +93,16 @@ def test_a_file_of_static_vectors_stands_beside(folder, tmp_path):
 def test_what_cannot_be_compared_is_said(folder, word, options, error, message):
     with pytest.raises(error, match=message):
         compare(word, folder / "corpus.txt", folder / "model", **options)
+
+
+def test_occurrences_beyond_what_the_model_reads_are_counted(folder, tmp_path):
+    late = [f"{'the cat sat ' * 20} apple {i}" for i in range(3)]
+    (tmp_path / "late.txt").write_text("\n".join([*late, *FRUIT]), encoding="utf-8")
+    found = compare("apple", tmp_path / "late.txt", folder / "model")
+    assert (found.found, found.lost, len(found.occurrences)) == (6, 3, 3)
+    (tmp_path / "late.txt").write_text("\n".join(late), encoding="utf-8")
+    with pytest.raises(DataError, match="0 of 3 sentences have 'apple' within the 32 tokens that are read"):
+        compare("apple", tmp_path / "late.txt", folder / "model")
 
 
 def test_an_occurrence_is_a_whole_word():
@@ -140,7 +150,7 @@ def test_layers_measures_all(folder, monkeypatch, capsys):
         )
     text = report.read_text(encoding="utf-8")
     assert f"pluri layers {folder / 'many.txt'}" in text
-    assert 'src="' not in text
+    assert "<script src" not in text
 
 
 def test_too_little_text_is_said(folder, tmp_path):

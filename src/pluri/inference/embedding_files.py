@@ -85,8 +85,8 @@ def embed_words(
 ) -> dict[str, int]:
     """Writes the vector of each word of some files; see `word_vectors`, which tells what a word is.
 
-    output: .parquet, a row a word: `text`, which record it is of, counted from 0; `place`, which word of it; `word`; and
-        its vector in each layer, `layer_0`, `layer_1` ...
+    output: .parquet, a row a word: `text`, which record it is of, counted from 0; `place`, which word of it; `word`;
+        and its vector in each layer, `layer_0`, `layer_1` ...
     layers: by default the last alone.
     Returns {"records", "words", "width", "truncated"}: truncated words stood beyond `max_length`.
     UsageError: another suffix, and see `word_vectors`. DataError: see read_records, or the file cannot be written.

@@ -4,8 +4,7 @@ Legend: n occurrences that are drawn, L layers (the embedding and each layer), H
 """
 
 import shlex
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ from pluri.checkpoints.huggingface import load_model
 from pluri.errors import DataError, UsageError
 from pluri.inference.attention_maps import attention_maps
 from pluri.inference.embeddings import frame
-from pluri.inference.word_vectors import WordVectors, word_vectors
+from pluri.inference.word_vectors import word_vectors
 from pluri.models.heads import Model
-from pluri.run.corpus import Corpus, Tokenized, is_word, never_occurs, occurrences, sampled
-from pluri.runtime import mix, pick_device, uniform
+from pluri.run.corpus import Corpus, is_word, never_occurs
+from pluri.run.occurrences import Reading, Sentences
+from pluri.runtime import pick_device
 from pluri.tasks.clusters import Clusters, clustered
-from pluri.tasks.geometry import mean_cosine
 from pluri.tasks.static import read_vectors
 from pluri.tasks.word2vec import train_static
 from pluri.tokens.tokenizer import Tokenizer
 
-_OCCURRENCES, _OTHERS = 100, 1000  # sentences with the word, and without it, that are read
 _NEIGHBOURS = 8
 _PIECES = 48  # of the sentence whose attention is drawn
 
@@ -133,9 +131,9 @@ def compare(
     word: one word, or several in a row, which then count as one; in upper or lower case. Its vector is the mean over
         its words (over characters where a script has no spaces).
     sentences: files, a sentence a line. Of more than 100 occurrences, one a sentence, 100 are drawn by chance; of the
-        other sentences, whose words may be neighbours, 1,000.
-    layer: 0 is the embedding; by default the last. static: cbow or skip-gram, learnt from the same file, or a file of
-        static vectors.
+        other sentences, whose words may be neighbours, 500.
+    layer: 0 is the embedding; by default the last. static: cbow or skip-gram, learnt from 50,000 sentences of the same
+        file, or a file of static vectors.
     segmented: words are what stands between blanks.
     DataError: the word never occurs (those spelled nearly so are named), or once only. UsageError: see `word_vectors`.
     """
@@ -143,20 +141,26 @@ def compare(
     where = ", ".join(corpus.files)
     if not word.strip():
         raise UsageError("no word given", where="word", do="name one that the file has")
-    having, others, vocabulary, found = _read(word.strip(), corpus, seed)
+    word = word.strip()
+    drawn = Sentences.of(word, corpus, seed)
+    having = drawn.having
     if not having:
-        raise never_occurs(word, vocabulary, where)
+        raise never_occurs(word, drawn.vocabulary, where)
     opened, tokenizer = load_model(model)
     depth = opened.config.num_layers
     chosen = depth if layer is None else layer
     if not 0 <= chosen <= depth:
         raise UsageError(f"no layer {chosen}", where="layer", do=f"0, the embedding, to {depth}, the last")
-    reading = _Reading(word.strip(), corpus, chosen, seed)
-    for chunk in word_vectors(opened, tokenizer, map(corpus.read, having + others)):
+    reading = Reading(word, corpus, chosen, seed)
+    for chunk in word_vectors(opened, tokenizer, map(corpus.read, having + drawn.others)):
         reading.take(chunk, having)
+    if len(having) < 2:
+        what = f"the word {word!r} occurs in 1 sentence, and there is nothing to compare it with"
+        raise DataError(what, where=where, do="give more sentences with it")
     if len(reading.kept) < 2:
-        what = f"the word {word!r} occurs in {len(having)} sentence{'s' * (len(having) > 1)}"
-        raise DataError(what + ", and vectors need two to compare", where=where, do="give more sentences with it")
+        length = opened.config.max_length
+        what = f"{len(reading.kept)} of {len(having)} sentences have {word!r} within the {length} tokens that are read"
+        raise DataError(what, where=where, do="give shorter sentences")
     vectors = np.stack(reading.kept, axis=1)  # (L, n, D)
     clusters = clustered(vectors[chosen])
     order = clusters.order
@@ -166,7 +170,7 @@ def compare(
     names, means = reading.types()
     ids = _shortest(tokenizer, [each.sentence for each in shown if each.cluster == 0], opened.config.max_length)
     return Contexts(
-        word=word.strip(),
+        word=word,
         model=str(model),
         command=_command(word, corpus, model, layer, static, segmented, seed),
         layer=chosen,
@@ -175,8 +179,8 @@ def compare(
         baseline=reading.baseline(),
         clusters=clusters,
         neighbours=[_nearest(centre, names, means) for centre in centres],
-        static=_static(static, word.strip(), corpus, vocabulary, len(shown), seed),
-        found=found,
+        static=_static(static, word, corpus, drawn, len(shown), seed),
+        found=drawn.found,
         lost=len(having) - len(shown),
         pieces=tokenizer.tokens(ids),
         attention=_attention(opened, ids),
@@ -194,78 +198,6 @@ def _command(
     return shlex.join([*said, "-o", "report.html"])
 
 
-def _read(word: str, corpus: Corpus, seed: int) -> tuple[list[str], list[str], Counter[str], int]:
-    """Sentences that have the word, others, how often each word of the file occurs, and how often the word does."""
-    vocabulary: Counter[str] = Counter()
-    found = 0
-
-    def having() -> Iterator[str]:
-        nonlocal found
-        for sentence in corpus:
-            words = corpus.words(sentence)
-            vocabulary.update(name.lower() for name, _ in words)
-            times = len(occurrences(word, sentence, words))
-            found += times
-            if times:
-                yield sentence
-
-    first = list(dict.fromkeys(sampled(having(), _OCCURRENCES, seed)))
-    others = (sentence for sentence in corpus if not occurrences(word, sentence, corpus.words(sentence)))
-    return first, sampled(others, _OTHERS, seed), vocabulary, found
-
-
-class _Reading:
-    """What is kept of the vectors of all words, chunk after chunk.
-
-    kept: of each occurrence (L, D). spots: its sentence, and its first character and the one after its last.
-    """
-
-    def __init__(self, word: str, corpus: Corpus, layer: int, seed: int) -> None:
-        self.word, self.corpus, self.layer = word, corpus, layer
-        self.key = mix(mix(np.uint64(0), seed), 0xBA5E)
-        self.kept: list[NDArray[np.float32]] = []
-        self.spots: list[tuple[str, int, int]] = []
-        self._any: list[NDArray[np.float32]] = []  # (L, D) of a word of each sentence, by chance
-        self._sums: dict[str, tuple[NDArray[np.float64], int]] = {}
-
-    def take(self, read: WordVectors, having: Sequence[str]) -> None:
-        """having: the sentences with the word, which come first in the stream."""
-        for text in map(int, np.unique(read.text)):
-            rows = np.flatnonzero(read.text == text)
-            first, last = self._occurrence(having[text], read, rows) if text < len(having) else (0, 0)
-            place = read.place[rows]
-            others = rows[(place < first) | (place >= last)]
-            others = others[[is_word(read.words[i]) for i in others]] if len(others) else others
-            if len(others):
-                drawn = others[int(uniform(self.key, text) * len(others))]
-                self._any.append(read.vectors[:, drawn])
-            for i in others:
-                name = read.words[i].lower()
-                total, count = self._sums.get(name, (0.0, 0))
-                self._sums[name] = (total + read.vectors[self.layer, i].astype(np.float64), count + 1)
-
-    def _occurrence(self, sentence: str, read: WordVectors, rows: NDArray[np.int64]) -> tuple[int, int]:
-        """Keeps the first occurrence in a sentence, unless it was cut off. Returns its words, [first, last)."""
-        words = self.corpus.words(sentence)
-        first, last = occurrences(self.word, sentence, words)[0]
-        here = rows[(read.place[rows] >= first) & (read.place[rows] < last)]
-        if len(here) == last - first:
-            self.kept.append(read.vectors[:, here].mean(1))
-            self.spots.append((sentence, words[first][1][0], words[last - 1][1][1]))
-        return first, last
-
-    def baseline(self) -> NDArray[np.float64]:
-        """(L,), the mean cosine of two words from different sentences; nan if there are no two."""
-        if len(self._any) < 2:
-            return np.full(len(self.kept[0]), np.nan)
-        return np.array([mean_cosine(layer) for layer in np.stack(self._any, axis=1)])
-
-    def types(self) -> tuple[list[str], NDArray[np.float64]]:
-        """The other words, and the mean vector of each, (words, D)."""
-        means = [total / count for total, count in self._sums.values()]
-        return list(self._sums), np.stack(means) if means else np.empty((0, self.kept[0].shape[-1]))
-
-
 def _nearest(centre: NDArray, names: Sequence[str], vectors: NDArray) -> Neighbours:
     """The words whose vectors have the largest cosine with one."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(centre)
@@ -273,11 +205,11 @@ def _nearest(centre: NDArray, names: Sequence[str], vectors: NDArray) -> Neighbo
     return [(names[int(i)], float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:_NEIGHBOURS]]
 
 
-def _static(method: str, word: str, corpus: Corpus, vocabulary: Counter[str], n: int, seed: int) -> Static:
-    word = word.lower()
-    others = [name for name in vocabulary if is_word(name) and name != word]
+def _static(method: str, word: str, corpus: Corpus, drawn: Sentences, n: int, seed: int) -> Static:
+    others = [name for name in drawn.vocabulary if is_word(name) and name != word.lower()]
     if method in ("cbow", "skip-gram"):
-        vectors, count = train_static(Tokenized(corpus, word), method, seed=seed), sum(vocabulary.values())
+        learnt = [corpus.tokens(sentence, word) for sentence in drawn.learnt]
+        vectors, count = train_static(learnt, method, seed=seed), sum(map(len, learnt))
     else:
         vectors, count = read_vectors(method, [word, *others]), None
     row = int(vectors.of([word])[0])

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -50,24 +50,17 @@ class Corpus:
             return split_words(sentence)
         return [(found[0], found.span()) for found in re.finditer(r"\S+", sentence)]
 
+    def tokens(self, sentence: str, word: str | None = None) -> list[str]:
+        """Its words in lower case, each occurrence of `word` as one of them: what static vectors learn from."""
+        words = self.words(sentence)
+        names = [name.lower() for name, _ in words]
+        for first, last in reversed(occurrences(word, sentence, words) if word else []):
+            names[first:last] = [str(word).lower()]
+        return names
+
     def read(self, sentence: str) -> str | Sequence[str]:
         """A sentence as `word_vectors` is to read it, so that its words are the same."""
         return sentence.split() if self.segmented else sentence
-
-
-class Tokenized:
-    """The words of each sentence in lower case, each occurrence of `word` as one: what static vectors learn from."""
-
-    def __init__(self, corpus: Corpus, word: str | None = None) -> None:
-        self.corpus, self.word = corpus, word
-
-    def __iter__(self) -> Iterator[list[str]]:
-        for sentence in self.corpus:
-            words = self.corpus.words(sentence)
-            names = [name.lower() for name, _ in words]
-            for first, last in reversed(occurrences(self.word, sentence, words) if self.word else []):
-                names[first:last] = [str(self.word).lower()]
-            yield names
 
 
 def occurrences(word: str, sentence: str, words: Words) -> list[tuple[int, int]]:
@@ -78,16 +71,30 @@ def occurrences(word: str, sentence: str, words: Words) -> list[tuple[int, int]]
     return [(starts[begin], ends[end]) for begin, end in found if begin in starts and end in ends]
 
 
+class Reservoir(Generic[T]):
+    """At most so many of the items that are added, each as likely as any other; memory does not grow with the rest."""
+
+    def __init__(self, most: int, seed: int) -> None:
+        self.most, self.key, self.count = most, mix(mix(np.uint64(0), seed), 0x5A11), 0
+        self._kept: list[tuple[float, int, T]] = []
+
+    def add(self, item: T) -> None:
+        self._kept.append((float(uniform(self.key, self.count)), self.count, item))
+        self.count += 1
+        if len(self._kept) >= 2 * self.most + 1000:
+            self._kept = sorted(self._kept)[: self.most]
+
+    def items(self) -> list[T]:
+        """In the order in which they were added."""
+        return [item for _, _, item in sorted(sorted(self._kept)[: self.most], key=lambda kept: kept[1])]
+
+
 def sampled(items: Iterable[T], most: int, seed: int) -> list[T]:
-    """At most so many of the items, each as likely as any other, in their order; memory does not grow with the rest."""
-    key = mix(mix(np.uint64(0), seed), 0x5A11)
-    kept: list[tuple[float, int, T]] = []
-    for i, item in enumerate(items):
-        kept.append((float(uniform(key, i)), i, item))
-        if len(kept) >= 2 * most + 1000:
-            kept = sorted(kept, key=lambda entry: entry[0])[:most]
-    kept = sorted(kept, key=lambda entry: entry[0])[:most]
-    return [item for _, _, item in sorted(kept, key=lambda entry: entry[1])]
+    """See Reservoir."""
+    kept = Reservoir[T](most, seed)
+    for item in items:
+        kept.add(item)
+    return kept.items()
 
 
 def never_occurs(word: str, vocabulary: Counter[str], where: str) -> DataError:
