@@ -155,13 +155,11 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     assert best.predictions is not None
     _save(config, best.model, tokenizer, task, best.threshold)
     save_adapter(config.output / "adapter", best.model, best.lora, base=config.model)
-    if isinstance(best.outcome, Outcomes):
-        pass  # ids may be the same in every language: `predict` writes the predictions of one
-    elif isinstance(best.outcome, AnswerOutcome):
+    if isinstance(best.outcome, AnswerOutcome):
         null = best.threshold is not None
         write_answers(config.output, test.records, best.predictions, null=null, course=test.course)
         write_mistakes(config.output, test.records, best.predictions, best.outcome, best.model, tokenizer)
-    else:
+    elif not isinstance(best.outcome, Outcomes):  # ids may be the same in every file: `predict` writes those of one
         write_lines(config.output / "predictions.jsonl", prediction_lines(task, test.records, best.predictions))
     for note in results.notes:
         Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)

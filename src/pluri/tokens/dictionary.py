@@ -52,9 +52,8 @@ def read_dictionary(file: str) -> Dictionary:
             seen.add((first, second))
             found.pairs.append((first, second))
     if not found.pairs:
-        what = found.left_out[0].partition(": ")[2] if found.left_out else "the file is empty"
-        do = "write a word, a tab and its translation a line"
-        raise DataError(what, where=f"{file}:1" if found.left_out else file, do=do)
+        where, _, what = found.left_out[0].partition(": ") if found.left_out else (file, "", "has only blank lines")
+        raise DataError(what, where=where, do="write a word, a tab and its translation a line")
     return found
 
 
