@@ -43,8 +43,9 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_verbs_are_those_of_the_guide():
     guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
     assert VERBS == [
-        "compare", "doctor", "embed", "evaluate", "export", "fill", "finetune", "generate", "import", "layers",
-        "predict", "prepare", "pretrain", "prompt", "quickstart", "report", "tokenizer", "verify-resume",
+        "align", "compare", "doctor", "embed", "evaluate", "export", "fill", "finetune", "generate", "import", "layers",
+        "predict", "prepare", "pretrain", "prompt", "quickstart", "report", "tokenizer", "transfer",
+        "verify-resume",
     ]  # fmt: skip
     assert [verb for verb in VERBS if f"pluri {verb}" not in guide] == []
 

@@ -38,6 +38,10 @@ LESS = {  # what the guide says: what the test does
     "paragraphs[300:600]": "paragraphs[30:60]",
     "paragraphs[:300]": "paragraphs[:30]",
     "-o rooms\n": "-o rooms --set epochs=1 --set min_steps=4 --set seeds=1\n",
+    "lines[2000:5000]": "lines[:70]",
+    "lines[5000:8000]": "lines[70:140]",
+    "lines[1000:2000]": "lines[140:170]",
+    "seeds = 3, truncate = true": "seeds = 1, truncate = true, epochs = 1, min_steps = 4, baselines = false",
     '"labelled": [50, 200], "seeds": [0, 1]': '"labelled": [10, 20], "seeds": 1, "epochs": 1, "min_steps": 4',
 }
 

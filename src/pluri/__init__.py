@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pluri.inference.generate import stream as stream
     from pluri.inference.word_vectors import word_vectors as word_vectors
     from pluri.report import write_report as write_report
+    from pluri.run.align import align as align
     from pluri.run.contexts import compare as compare
     from pluri.run.corruption import show_corruption as show_corruption
     from pluri.run.doctor import diagnose as diagnose
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pluri.run.pretrain import PretrainConfig as PretrainConfig
     from pluri.run.pretrain import pretrain as pretrain
     from pluri.run.prompt import prompt as prompt
+    from pluri.run.transfer import TransferConfig as TransferConfig
+    from pluri.run.transfer import transfer as transfer
     from pluri.run.verify import verify_resume as verify_resume
     from pluri.tokens.prepare import prepare as prepare
     from pluri.tokens.store import TokenStore as TokenStore
@@ -42,6 +45,8 @@ _HOMES = {
     "PretrainConfig": "run.pretrain",
     "TokenStore": "tokens.store",
     "Tokenizer": "tokens.tokenizer",
+    "TransferConfig": "run.transfer",
+    "align": "run.align",
     "compare": "run.contexts",
     "convert_model": "checkpoints.exchange",
     "diagnose": "run.doctor",
@@ -62,6 +67,7 @@ _HOMES = {
     "show_corruption": "run.corruption",
     "stream": "inference.generate",
     "train_tokenizer": "tokens.training",
+    "transfer": "run.transfer",
     "verify_resume": "run.verify",
     "word_vectors": "inference.word_vectors",
     "write_report": "report",

@@ -34,6 +34,16 @@ class Source(Protocol):
         ...
 
 
+def shuffled(stream: NDArray[np.int64], size: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(index, epoch) of places in an endless stream (n,) of `size` sequences that are shuffled anew in each epoch."""
+    epoch, place = np.divmod(stream, size)
+    index = np.empty_like(place)
+    for each in np.unique(epoch):
+        now = epoch == each
+        index[now] = permuted(place[now], size, sequence_keys(seed, each, _ORDER))
+    return index, epoch
+
+
 class Batches:
     """Batches of about `batch_tokens` tokens, in rows of `length`, shuffled anew in each epoch.
 
@@ -51,12 +61,7 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         stream = step * self.sequences_per_batch + np.arange(self.sequences_per_batch)
-        epoch, place = np.divmod(stream, len(self.source))
-        index = np.empty_like(place)
-        for each in np.unique(epoch):
-            now = epoch == each
-            index[now] = permuted(place[now], len(self.source), sequence_keys(self.seed, each, _ORDER))
-        return self._batch(index, epoch)
+        return self._batch(*shuffled(stream, len(self.source), self.seed))
 
     def stream(self, start: int, workers: int = 1) -> Generator[Batch, None, None]:
         """Batches start, start + 1, ... without end, prepared ahead by `workers` threads; the same for any number.

@@ -39,6 +39,7 @@ def tokenizer(
     lowercase: Annotated[bool, Flag] = False,
     k: int = 6,
     sentinels: int = 0,
+    sampling: float = 1.0,
     text_column: TextColumn = "text",
     as_json: Json = False,
 ) -> Answer:
@@ -48,6 +49,7 @@ def tokenizer(
 
     Args:
         sentinels: tokens <extra_id_0> ... for denoising as T5 does it, which has 100.
+        sampling: of several languages, a file or folder each: below 1 the smaller ones weigh more, with 0 all the same.
     """
     nothing_at(output)
     made = pluri.train_tokenizer(
@@ -57,6 +59,7 @@ def tokenizer(
         lowercase=lowercase,
         k=k,
         sentinels=sentinels,
+        sampling=sampling,
         text_column=text_column,
     )
     made.save(output)

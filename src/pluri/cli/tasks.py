@@ -165,7 +165,8 @@ def _means(rows: list[dict[str, Any]]) -> str:
     values: dict[tuple[int, str], list[float]] = {}
     for row in rows:
         if row["metric"] == metric:
-            values.setdefault((row["labelled"], row["method"]), []).append(row["value"])
+            name = row["method"] + (f", on {row['test']}" if "test" in row else "")
+            values.setdefault((row["labelled"], name), []).append(row["value"])
     ranked = sorted(((mean(found), *group) for group, found in values.items()), reverse=True)
     width = max(len(metric), 6) + 2
     lines = [f"{value:<{width}.4f}{labelled:>8,}  {method}" for value, labelled, method in ranked]

@@ -114,7 +114,8 @@ def comparisons(rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
         labelled = number(row.get("labelled", row.get("shots")))
         size = None if labelled is None else int(labelled)
         parsed = Row(str(row["method"]), size, row.get("seed"), value, number(row.get("low")), number(row.get("high")))
-        key = str(row.get("task", "task")), str(row.get("metric", "value"))
+        on = f" on {row['test']}" if "test" in row else ""
+        key = str(row.get("task", "task")) + on, str(row.get("metric", "value"))
         if "shots" in row:
             prompted.add(key)
         group = groups.setdefault(key, {})

@@ -4,10 +4,11 @@ import html
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pluri.report.charts import COLOURS, Figure, Section, colour
+from pluri.report.words import listed
 from pluri.run.folder import Journal, number
 
 POINTS = 500
@@ -46,11 +47,25 @@ def _loss_notes(prefix: str, journal: Journal) -> list[str]:
             bits = number(journal.validations[-1].get("eval_bits_per_byte"))
             text += f", {bits:.3f} bits a byte" if bits is not None else ""
         notes.append(f"{text[0].upper()}{text[1:]}.")
+    if sampled := journal.start.get("sampled"):
+        text = f"{prefix}{_sampled(journal, sampled)}"
+        notes.append(f"{text[0].upper()}{text[1:]}")
     if not journal.end:
         notes.append(f"{prefix}the journal has no end, so the run was stopped or is still going.")
     if journal.broken_lines:
         notes.append(f"{prefix}{journal.broken_lines} journal line(s) were cut or damaged and left out.")
     return notes
+
+
+def _sampled(journal: Journal, sampled: Mapping[str, float]) -> str:
+    """How much each of several stores gave, and how well its own text held out is guessed."""
+    last = journal.validations[-1] if journal.validations else {}
+    key = validation_key(last)
+    parts = []
+    for name, share in sampled.items():
+        loss = number(last.get(f"{key}_{name}"))
+        parts.append(f"{name} {share:.1%}" + ("" if loss is None else f" ({loss:.2f} nats on its text held out)"))
+    return f"the sequences came from {listed(parts)}."
 
 
 def _loss_rows(name: str, journal: Journal) -> list[Section]:

@@ -139,7 +139,7 @@ def _rows(folders: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row.get(key)) for key in ("task", "method", "labelled", "shots", "seed", "metric"))
+    return tuple(str(row.get(key)) for key in ("task", "method", "labelled", "shots", "seed", "metric", "test"))
 
 
 def _named(journals: Sequence[Journal]) -> list[tuple[str, Journal]]:

@@ -138,7 +138,8 @@ def _blanks(journals: Sequence[Journal], counted: bool) -> dict[str, str] | None
 def _labels(compared: Sequence[Comparison], unit: str) -> dict[str, str] | None:
     if not compared:
         return None
-    tasks = [TASKS.get(task, task) for task in dict.fromkeys(comparison.task for comparison in compared)]
+    parts = (task.partition(" on ") for task in dict.fromkeys(comparison.task for comparison in compared))
+    tasks = [f"{TASKS.get(task, task)}{on}{test}" for task, on, test in parts]
     sizes = sorted({size for comparison in compared for size in comparison.counts})
     if all(comparison.prompted for comparison in compared):
         amount = f"{listed([f'{size:,}' for size in sizes])} labelled {unit}"

@@ -32,6 +32,7 @@ from pluri.tasks.compare import PRETRAINED
 from pluri.tasks.formats import PAIR, TRANSLATION, read_labelled
 from pluri.tasks.questions import holds_questions
 from pluri.tasks.task import Kind, Labelled
+from pluri.tokens.joined import open_stores
 from pluri.tokens.store import TokenStore
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -164,7 +165,7 @@ def _packing(journal: Journal) -> list[Finding]:
     config = journal.config
     try:
         training, model = config["training"], config["model"]
-        store = TokenStore.open(config["store"])
+        store = open_stores(config["store"])
         objective = ObjectiveConfig.parse(config["objective"])
         length, seed = int(model.get("max_length", 128)), int(training["seed"])
         batches = Batches(
@@ -187,7 +188,7 @@ def _kmers(journal: Journal) -> list[Finding]:
     """Whether a run of masked k-mers covers what their neighbours would give away."""
     config = journal.config
     try:
-        k = TokenStore.open(config["store"]).tokenizer.kmer
+        k = open_stores(config["store"]).tokenizer.kmer
         finding = diagnose_kmers(k, ObjectiveConfig.parse(config["objective"]))
     except (PluriError, KeyError, TypeError, AttributeError):
         return []

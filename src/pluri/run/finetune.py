@@ -3,8 +3,8 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 from rich.console import Console
@@ -20,14 +20,16 @@ from pluri.run.predict import ANSWERING
 from pluri.run.spans import keep_tagging, notes_on_spans
 from pluri.tasks.answer import Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
-from pluri.tasks.compare import Comparison, compare
+from pluri.tasks.compare import Comparison, compare, parts_of
 from pluri.tasks.fit import Tuning
 from pluri.tasks.formats import PAIR, read_labelled
+from pluri.tasks.metrics import Measured, Outcomes
 from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked, notes_on_unseen
 from pluri.tokens.tokenizer import Tokenizer
 
 Count = Annotated[int, Field(ge=1)]
+Files = str | Annotated[dict[str, str], Field(min_length=1)]
 
 
 class FinetuneConfig(Tuning):
@@ -38,8 +40,10 @@ class FinetuneConfig(Tuning):
     model: the folder of a pretrained model. output: becomes a model folder, with results.json, curves.jsonl (how each
         fine-tuning went) and predictions.jsonl; of answers, with predictions.json, nbest_predictions.json,
         null_odds.json, mistakes.json, and submission.csv for the course.
-    train, validation, test: labelled files; without a test file results are measured on the validation file, which also
-        chose the model, and are too good: results.json says so.
+    train, validation, test: labelled files, or several by name, {en = "en.json", zh = "zh.json"}: to learn from all of
+        them, and to be judged on each by itself, in rows that have its name as `test`; then no predictions are written.
+        Without a test file results are measured on the validation file, which also chose the model, and are too good:
+        results.json says so.
     labelled: use only so many training sequences, drawn anew by each seed. Of several counts each is tried; the model
         that is kept is of the largest. seeds: how many, or which.
     metric: accuracy, macro_f1, micro_f1, mcc, or with two labels positive_f1, the F1 of the later one (numbers by
@@ -56,11 +60,13 @@ class FinetuneConfig(Tuning):
     text_column, pair_columns, label_column: where a table keeps the text, the two sequences of a pair, the label.
     """
 
+    verbatim: ClassVar[tuple[str, ...]] = (*Tuning.verbatim, "train", "validation", "test")
+
     task: Kind
     model: Folder
-    train: str
-    validation: str
-    test: str | None = None
+    train: Files
+    validation: Files
+    test: Files | None = None
     output: Folder
     labelled: Count | Annotated[list[Count], Field(min_length=1)] | None = None
     seeds: int | list[Annotated[int, Field(ge=0, lt=2**63)]] = 3
@@ -110,7 +116,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         raise UsageError("at least one seed is needed", where="seeds")
     _check_output(config)
     train, validation = _read(config, config.train, learn=True), _read(config, config.validation)
-    test = validation if config.test is None else _read(config, config.test)
+    test = validation if config.test is None else _read(config, config.test, judged=True)
     task = define_task(
         config.task,
         train.records,
@@ -153,7 +159,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         null = best.threshold is not None
         write_answers(config.output, test.records, best.predictions, null=null, course=test.course)
         write_mistakes(config.output, test.records, best.predictions, best.outcome, best.model, tokenizer)
-    else:
+    elif not isinstance(best.outcome, Outcomes):  # ids may be the same in every file: `predict` writes those of one
         write_lines(config.output / "predictions.jsonl", prediction_lines(task, test.records, best.predictions))
     for note in results.notes:
         Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
@@ -184,8 +190,15 @@ def _counts(config: FinetuneConfig, train: Sequence[Labelled]) -> list[int | Non
     return [*counts]
 
 
-def _read(config: FinetuneConfig, file: str, *, learn: bool = False) -> _File:
-    """learn: leave out the questions that nothing can be learnt from."""
+def _read(config: FinetuneConfig, files: Files, *, learn: bool = False, judged: bool = False) -> _File:
+    """learn: leave out the questions that nothing can be learnt from. judged: each of several files by itself."""
+    if isinstance(files, dict):
+        each = {name: _read(config, file, learn=learn) for name, file in files.items()}
+        records = [
+            replace(record, part=name if judged else "") for name, file in each.items() for record in file.records
+        ]
+        return _File(records, [note for file in each.values() for note in file.notes], False)
+    file = files
     if config.task != "answer":
         names: dict[str, Any] = config.model_dump(include={"text_column", "pair_columns", "label_column"})
         return _File(read_labelled(file, config.task, **names), [], False)
@@ -218,7 +231,7 @@ def _results(
     if comparison.coverage is not None:
         notes.append(f"{comparison.coverage:.1%} of the words judged on have a vector in {config.static_vectors}")
     outcome = comparison.best.outcome
-    if isinstance(outcome, AnswerOutcome):
+    if task.kind == "answer":
         notes += _notes_on_answers(config, comparison, outcome)
     if "positive_f1" in outcome.metrics:
         notes.append(f"positive_f1 is the F1 of the label {task.labels[-1]!r} alone")
@@ -237,9 +250,14 @@ def _results(
     )
 
 
-def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: AnswerOutcome) -> list[str]:
+def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: Measured) -> list[str]:
     rules = {"words": "words, as SQuAD's scripts do", "characters": "characters, as the scripts of CMRC and DRCD do"}
-    notes = [f"exact match and F1 compare {rules[outcome.scoring]}"]
+    parts = {name: part for name, part in parts_of(outcome).items() if isinstance(part, AnswerOutcome)}
+    notes = []
+    for scoring, rule in rules.items():
+        names = [name for name, part in parts.items() if part.scoring == scoring]
+        if names:
+            notes.append(f"exact match and F1 compare {rule}" + (f" ({', '.join(names)})" if len(parts) > 1 else ""))
     if config.baselines:
         notes.append("frozen features, TF-IDF and the majority predict labels, not spans: they are not in the table")
     if config.qanet:
@@ -248,7 +266,7 @@ def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: A
     if threshold is not None:
         chosen = "given" if config.null_score_diff_threshold is not None else "chosen on the validation data"
         notes.append(f"no answer is given where it scores more than {threshold:.3f} above the best span ({chosen})")
-    elif not outcome.answerable.all():
+    elif not all(part.answerable.all() for part in parts.values()):
         notes.append("every question gets an answer: no validation question is unanswerable, so no threshold is known")
     return notes
 

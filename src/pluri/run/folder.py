@@ -175,8 +175,8 @@ def _stores(path: Path, journals: Sequence[Journal], unreadable: list[str]) -> d
     files = list(_below(path, "manifest.json"))
     for journal in journals:
         store = journal.config.get("store")
-        if isinstance(store, str):
-            files.append(Path(store) / "manifest.json")
+        places = store.values() if isinstance(store, dict) else [store]
+        files += [Path(place) / "manifest.json" for place in places if isinstance(place, str)]
     stores: dict[Path, dict[str, Any]] = {}
     for file in files:
         manifest = _read_json(file, unreadable) if file.is_file() else None

@@ -1,16 +1,16 @@
 """Pretraining: a token store in, a model folder out."""
 
-import math
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from rich.console import Console
 
-from pluri.batches.loader import Batches
+from pluri.batches.loader import Batches, Source
+from pluri.batches.mixture import Mixture
 from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.hub import local_folder
 from pluri.checkpoints.huggingface import load_model, save_model
@@ -24,15 +24,17 @@ from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.store_examples import StoreExamples
 from pluri.run.lock import only_writer
 from pluri.run.symptoms_data import diagnose_kmers
+from pluri.run.validation import validation
 from pluri.runtime import sequence_keys, uniform
+from pluri.tokens.joined import JoinedStore, open_stores
 from pluri.tokens.store import TokenStore
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.config import TrainingConfig
 from pluri.training.journal import machine, read_journal
 from pluri.training.spectral import can_start, spectral_start
-from pluri.training.trainer import Validate, mean_loss, train
+from pluri.training.trainer import train
 
-_MAX_VALIDATION_DOCUMENTS, _MAX_VALIDATION_TOKENS = 2000, 1_000_000
+_MAX_VALIDATION_DOCUMENTS = 2000
 _MOST_UNKNOWN = 0.5  # a model of such a store would learn to say "unknown"
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
 # What may differ between a run and its resumption: none of it changes which data a step learns from.
@@ -43,21 +45,29 @@ _FREE = {"output", "store"} | {
         "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
     )
 }  # fmt: skip
+_Documents = dict[str, NDArray[np.int64]]  # of each store by its name; of a single one, which has none, by ""
 NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokenizer say what these are
 
 
 class PretrainConfig(Config):
     """A pretraining run.
 
-    store: the folder that `prepare` made. output: gets journal.jsonl, checkpoints/ and model/.
+    store: the folder that `prepare` made; of several languages or domains {name = folder, ...}, all with one tokenizer.
+    sampling: of several stores, sequences come from each in proportion to how many it has to the power of this: 1 as
+        they are, 0 of each as many; below 1 a small language is seen more often (mBERT 0.7, XLM-R 0.3).
+    output: gets journal.jsonl, checkpoints/ and model/.
     model: `preset` (a family: modern, bert, bart ...), `size` (tiny ... base), and any field of ModelConfig; or
         `init`, the folder of a model to go on from, or its name on the Hugging Face hub.
     validation: the share of documents held out to measure the loss on, at most 2,000 of them; the first million tokens
-        of these are used.
+        of these are used. Of several stores each has its own, and eval_loss_NAME beside the mean, in which each weighs
+        as it is sampled.
     spectral_start: begin from counted neighbours instead of chance, where the model has a context embedding.
     """
 
-    store: Folder
+    verbatim: ClassVar[tuple[str, ...]] = ("store",)
+
+    store: Folder | dict[str, Folder]
+    sampling: float = Field(1.0, ge=0, le=1)
     output: Folder
     model: dict[str, Any] = Field(default_factory=dict)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
@@ -76,27 +86,33 @@ def pretrain(
     Ctrl-C and SIGTERM are obeyed between two steps, with a checkpoint: TrainingError says so.
     UsageError: OUTPUT holds a run, and this is not its resumption. Other kinds of PluriError: as the parts say.
     """
-    store = TokenStore.open(config.store)
+    store = open_stores(config.store)
     store.verify()
     with only_writer(config.output):
         saved = _saved(config, store, resume)
         model = _model(config, store)
-        train_on, hold_out = split_documents(store.num_documents, config.validation, config.training.seed)
-        _check_enough(config, store, len(train_on))
+        train_on, hold_out = _dealt(config, store)
+        _check_enough(config, store, train_on)
         _check_fits(config.objective, model.config)
         leak = diagnose_kmers(store.tokenizer.kmer, config.objective)
         if leak and leak.severity != "ok":
             _say(f"{leak.what}; {leak.do}")
         if config.spectral_start and "init" not in config.model and can_start(model) and not saved:
-            spectral_start(model, store, train_on)
-        held_out = _batches(config, store, hold_out, model.config.max_length) if len(hold_out) else None
+            spectral_start(model, store, np.concatenate(list(train_on.values())))
+        source = _source(config, store, train_on, model.config.max_length)
+        weights = dict(zip(train_on, source.draws.tolist(), strict=True)) if isinstance(source, Mixture) else {"": 1}
+        held_out = {
+            name: _batches(config, _source(config, store, {name: documents}, model.config.max_length), model)
+            for name, documents in hold_out.items()
+            if len(documents)
+        }
         trained = train(
             model,
-            _batches(config, store, train_on, model.config.max_length),
+            _batches(config, source, model),
             pretraining_loss,
             config.training,
             output=config.output,
-            validate=None if held_out is None else _validation(held_out, config.training.batch_tokens),
+            validate=validation(held_out, weights, config.training.batch_tokens) if held_out else None,
             resume=resume,
             stop_after=stop_after,
             header={
@@ -105,6 +121,7 @@ def pretrain(
                 "machine": machine(),
                 "unigram_entropy": unigram_entropy(store.unigram_counts),
                 "parameters": sum(p.numel() for p in model.parameters()),
+                **({"sampled": {name: n / len(source) for name, n in weights.items()}} if len(weights) > 1 else {}),
             },
             progress="training" if progress else None,
         )
@@ -134,14 +151,29 @@ def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:
     return saved
 
 
-def _check_enough(config: PretrainConfig, store: TokenStore, documents: int) -> None:
-    unknown = store.manifest.ledger.unk / store.num_tokens
-    if unknown > _MOST_UNKNOWN:
-        do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
-        raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(config.store), do=do)
-    if not documents:
-        raise UsageError("no document is left to train on", where="validation", do="hold out less, or give more text")
-    if config.objective.pair == "nsp" and documents < 2:
+def _dealt(config: PretrainConfig, store: TokenStore) -> tuple[_Documents, _Documents]:
+    """(training, validation): of each store by itself, so that none is held out for another's sake."""
+    names = list(config.store) if isinstance(config.store, dict) else [""]
+    bounds = store.bounds.tolist() if isinstance(store, JoinedStore) else [0, store.num_documents]
+    parts: tuple[_Documents, _Documents] = {}, {}
+    for name, (first, last) in zip(names, pairwise(bounds), strict=True):
+        dealt = split_documents(last - first, config.validation, config.training.seed)
+        for part, documents in zip(parts, dealt, strict=True):
+            part[name] = documents + first
+    return parts
+
+
+def _check_enough(config: PretrainConfig, store: TokenStore, documents: _Documents) -> None:
+    for each in store.stores if isinstance(store, JoinedStore) else [store]:
+        unknown = each.manifest.ledger.unk / each.num_tokens
+        if unknown > _MOST_UNKNOWN:
+            do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
+            raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(each.path), do=do)
+    fewest = min(documents, key=lambda name: len(documents[name]))
+    if not len(documents[fewest]):
+        what = "no document" + f" of {fewest}" * bool(fewest) + " is left to train on"
+        raise UsageError(what, where="validation", do="hold out less, or give more text")
+    if config.objective.pair == "nsp" and len(documents[fewest]) < 2:
         raise UsageError("next-sentence prediction needs two documents or more", do="set objective.pair to 'sop'")
 
 
@@ -156,32 +188,23 @@ def _check_fits(objective: ObjectiveConfig, model: ModelConfig) -> None:
         raise UsageError(f"{model.family} has an encoder, which sees the next tokens", where="model", do=do)
 
 
-def _batches(config: PretrainConfig, store: TokenStore, documents: NDArray[np.int64], length: int) -> Batches:
-    training = config.training
-    if config.objective.next:
-        source = NextTokens(store, length=length, documents=documents)
-    else:
-        source = StoreExamples(store, config.objective, length=length, seed=training.seed, documents=documents)
+def _source(config: PretrainConfig, store: TokenStore, documents: _Documents, length: int) -> Source:
+    """What is learnt from these documents: of several stores a mixture, each with chance of its own."""
+    seed = config.training.seed
+    sources: list[Source] = []
+    for i, each in enumerate(documents.values()):
+        if config.objective.next:
+            sources.append(NextTokens(store, length=length, documents=each))
+        else:
+            sources.append(StoreExamples(store, config.objective, length=length, seed=seed + i, documents=each))
+    return sources[0] if len(sources) == 1 else Mixture(sources, alpha=config.sampling, seed=seed)
+
+
+def _batches(config: PretrainConfig, source: Source, model: Model) -> Batches:
+    training, length = config.training, model.config.max_length
     return Batches(
         source, batch_tokens=training.batch_tokens, length=length, seed=training.seed, packed=training.packed
     )
-
-
-def _validation(held_out: Batches, batch_tokens: int) -> Validate:
-    """The losses over the first million tokens; of next tokens also the perplexity and bits per byte of their text."""
-    most = max(1, _MAX_VALIDATION_TOKENS // batch_tokens)
-    per_byte = None
-    if isinstance(held_out.source, NextTokens):
-        per_byte = held_out.source.tokens_per_byte(most * held_out.sequences_per_batch) / math.log(2)
-
-    def validate(model: Model) -> dict[str, float]:
-        measured = mean_loss(model, islice(held_out.once(), most), pretraining_loss)
-        if per_byte is None:
-            return measured
-        loss = measured["eval_loss"]
-        return measured | {"eval_perplexity": math.exp(min(loss, 700)), "eval_bits_per_byte": loss * per_byte}
-
-    return validate
 
 
 def split_documents(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -213,7 +236,7 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
         if Tokenizer.load(folder).hash != store.tokenizer.hash:
             raise UsageError(
                 "was made with another tokenizer than the model",
-                where=str(config.store),
+                where=str(store.path),
                 do="prepare it with the model's",
             )
         return load_model(folder, heads=_heads(config, vocab_size))[0]
@@ -244,8 +267,9 @@ def _check_same(config: PretrainConfig, store: TokenStore, start: dict[str, Any]
             do="put that one back, or start a new run with another output",
         )
     now, before = _flat(config.model_dump(mode="json")), _flat(start.get("config") or {})
-    for name in sorted((now.keys() | before.keys()) - _FREE):
-        if now.get(name) != before.get(name):
+    free = _FREE if isinstance(config.store, dict) else _FREE | {"sampling"}
+    for name in sorted((now.keys() | before.keys()) - free):
+        if not name.startswith("store.") and now.get(name) != before.get(name):
             raise UsageError(
                 f"{name} is now {now.get(name)!r} but the run began with {before.get(name)!r}",
                 where=str(config.output),

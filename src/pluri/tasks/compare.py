@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from pluri.models.lora import Lora
 from pluri.tasks.curves import curve
 from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
-from pluri.tasks.metrics import Measured, Outcome
+from pluri.tasks.metrics import Measured, Outcome, Outcomes
 from pluri.tasks.qanet import answered_by_qanet
 from pluri.tasks.static import StaticVectors, read_vectors, words_of
 from pluri.tasks.task import Labelled, Targets, Task, draw
@@ -85,18 +85,21 @@ class Comparison:
         """A row for each method, seed and metric (the task's own by default), to be shown or written as JSON.
 
         low, high: the 95% interval of the method's mean over its seeds, with test sequences and seeds resampled
-        together: all rows of a method share it.
+        together: all rows of a method share it. test: which of several test sets; without it, there is one.
         """
         rows = []
         for metric in metrics or (self.task.metric,):
             for method in dict.fromkeys(run.method for run in self.runs):
                 runs = [run for run in self.runs if run.method == method]
-                interval = bootstrap([run.outcome for run in runs], metric)
                 about = {"task": self.name, "method": method, "labelled": self.labelled}
-                span = {"low": interval.low, "high": interval.high}
-                for run in runs:
-                    value = run.outcome.value(metric)
-                    rows.append({**about, "seed": run.seed, "metric": metric, "value": value, **span})
+                for test in parts_of(runs[0].outcome):
+                    outcomes = [parts_of(run.outcome)[test] for run in runs]
+                    interval = bootstrap(outcomes, metric)
+                    on = {**about, "test": test} if test else about
+                    span = {"low": interval.low, "high": interval.high}
+                    for run, outcome in zip(runs, outcomes, strict=True):
+                        value = outcome.value(metric)
+                        rows.append({**on, "seed": run.seed, "metric": metric, "value": value, **span})
         return rows
 
     def curves(self) -> list[dict[str, Any]]:
@@ -113,6 +116,11 @@ class Comparison:
         if not self.task.labels or not isinstance(outcome, Outcome):
             return {}
         return {"labels": [*self.task.labels, *outcome.unseen], "matrix": outcome.confusion().tolist()}
+
+
+def parts_of(outcome: Measured) -> Mapping[str, Measured]:
+    """Of several test sets each by its name; a single one by ""."""
+    return outcome.parts if isinstance(outcome, Outcomes) else {"": outcome}
 
 
 class Splits(NamedTuple):

@@ -52,6 +52,21 @@ def percentiles(value: float, replicates: NDArray[np.float64], *, level: float =
     return Interval(value, float(low), float(high))
 
 
+def mean_intervals(
+    values: NDArray[np.float64], *, seed: int = 0, replicates: int = 1000, level: float = 0.95
+) -> list[Interval]:
+    """The mean of each of M measures, (G, M), over what was measured, with its percentile interval. One draw serves all
+    of them, so that differences between columns keep the pairing."""
+    key, rows = mix(np.uint64(0), seed), max(1, _ELEMENTS // len(values))
+    parts = []
+    for start in range(0, replicates, rows):
+        keys = mix(key, np.arange(start, min(start + rows, replicates)))
+        parts.append(_draws(mix(keys, 0), len(values)) @ values / len(values))  # (R, M)
+    means = np.concatenate(parts)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [Interval(*map(float, each)) for each in zip(values.mean(0), low, high, strict=True)]
+
+
 def _draws(keys: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
     """How often each of n things is drawn in n draws with replacement, one row a key: (R, n)."""
     drawn = (uniform(keys[:, None], np.arange(n)) * n).astype(np.int64)

@@ -3,7 +3,7 @@
 Legend: U units (one a sequence for classes and numbers, one a token for tags), G sequences, C classes, R replicates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,32 @@ class Measured(Protocol):
     def values(self, metric: str, weights: Floats) -> Floats:
         """weights: (R, num_sequences), how often each sequence counts. Returns (R,)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Several test sets done by one method: each by its name. As a whole it is the mean over them, each weighing alike,
+    as multilingual benchmarks report it (Hu et al., "XTREME", 2020)."""
+
+    parts: Mapping[str, Measured]
+
+    @property
+    def num_sequences(self) -> int:
+        return sum(part.num_sequences for part in self.parts.values())
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those that all of them have."""
+        first, *others = self.parts.values()
+        return tuple(metric for metric in first.metrics if all(metric in other.metrics for other in others))
+
+    def value(self, metric: str) -> float:
+        return float(np.mean([part.value(metric) for part in self.parts.values()]))
+
+    def values(self, metric: str, weights: Floats) -> Floats:
+        sizes = np.cumsum([part.num_sequences for part in self.parts.values()])[:-1]
+        each = zip(self.parts.values(), np.split(weights, sizes, axis=1), strict=True)
+        return np.mean([part.values(metric, mine) for part, mine in each], axis=0)
 
 
 @dataclass(frozen=True, slots=True)

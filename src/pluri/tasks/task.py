@@ -1,7 +1,8 @@
 """Task: what a labelled sequence is, which labels there are, and what is to be predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from pluri.errors import DataError, UsageError
 from pluri.runtime import mix, permuted
 from pluri.tasks.answer_metrics import ANSWER_METRICS, AnswerOutcome, Scoring, answer_outcome
-from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, SPAN_METRICS, Outcome, SpanOutcome
+from pluri.tasks.metrics import CLASS_METRICS, NUMBER_METRICS, SPAN_METRICS, Outcome, Outcomes, SpanOutcome
 from pluri.tasks.spans import Scheme, SpanTags, recognized, span_counts, span_tags
 from pluri.tasks.text_metrics import TEXT_METRICS, TextOutcome, check_installed, text_outcome
+from pluri.tokens.ragged import offsets_of
 
 Kind = Literal["classify", "pair", "tag", "answer", "translate"]
 Labels = NDArray[np.int64] | NDArray[np.float64]
@@ -29,12 +31,14 @@ class Labelled:
     labels: one, or one a token; of a text to translate, its translation; empty where nothing is known.
     where: its origin, "train.csv:31".
     id: its name, where the file gives one.
+    part: of several test sets the name of its own.
     """
 
     units: tuple[str, ...]
     labels: tuple[str, ...]
     where: str
     id: str | None = None
+    part: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +147,24 @@ class Task:
                 do="correct it, or add examples of it to the training data",
             ) from None
 
-    def outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome | AnswerOutcome | TextOutcome:
+    def outcome(
+        self, records: Sequence[Labelled], predicted: Targets
+    ) -> Outcome | AnswerOutcome | TextOutcome | Outcomes:
         """What `records` say against what was predicted of their units, (U,); of answers, their spans (G, 2).
 
-        A label that training never showed counts as any other: whatever was predicted is wrong.
+        A label that training never showed counts as any other: whatever was predicted is wrong. Test sets with names,
+        one after the other, are each judged by itself.
         """
+        if not (records and records[0].part):
+            return self._outcome(records, predicted)
+        units = offsets_of(self.num_labels(records))
+        bounds = [i for i, r in enumerate(records) if i == 0 or r.part != records[i - 1].part]
+        parts = pairwise([*bounds, len(records)])
+        return Outcomes(
+            {records[i].part: self._outcome(records[i:j], predicted[units[i] : units[j]]) for i, j in parts}
+        )
+
+    def _outcome(self, records: Sequence[Labelled], predicted: Targets) -> Outcome | AnswerOutcome | TextOutcome:
         if self.kind == "translate":
             return text_outcome(self.targets(records).tolist(), predicted.tolist())
         if self.kind == "answer":

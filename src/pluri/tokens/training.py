@@ -50,6 +50,7 @@ def train_tokenizer(
     lowercase: bool = False,
     k: int = 6,
     sentinels: int = 0,
+    sampling: float = 1.0,
     text_column: str = "text",
 ) -> Tokenizer:
     """Trains a tokenizer on files, folders, globs or URLs (see sequences.expand).
@@ -61,6 +62,9 @@ def train_tokenizer(
     lowercase: fold case (k-mers are always upper case). Accents are kept.
     k: letters of a k-mer, 1 to 12.
     sentinels: tokens <extra_id_0>, <extra_id_1> ... for spans that a decoder explains (T5 has 100), among vocab_size.
+    sampling: each of the `sources`, say a file or folder of one language, counts in proportion to its characters to the
+        power of this: 1 as they are, 0 all alike; what is smaller than its share is read several times (Conneau and
+        Lample 2019, section 3.1).
     The same text gives the same tokenizer; only unigram's scores depend on the order in which its threads add up.
     Text is composed to Unicode NFC. bpe, unigram and wordpiece read any run of blanks as one space.
     UsageError: a vocabulary too small for the kind. DataError: a file cannot be read, or there is no text.
@@ -72,9 +76,16 @@ def train_tokenizer(
         raise UsageError(f"vocab_size {vocab_size} is too small for {kind}", do=f"at least {smallest}")
     if kind == "kmer" and not 1 <= k <= 12:
         raise UsageError(f"k-mers of {k} letters", do="k from 1 to 12")
+    if not 0 <= sampling <= 1:
+        raise UsageError(f"sampling is {sampling}", where="sampling", do="give a number from 0 to 1")
     vocab_size -= sentinels
+    limit = UNIGRAM_SAMPLE if kind == "unigram" else SAMPLE
     files = expand(sources)
-    texts = _sample(files, text_column, UNIGRAM_SAMPLE if kind == "unigram" else SAMPLE)
+    if sampling == 1:
+        texts = _sample(files, text_column, limit)[0]
+    else:
+        named = [sources] if isinstance(sources, str | Path) else list(dict.fromkeys(sources))
+        texts = _balanced([expand(source) for source in named], text_column, limit, sampling)
     if not any(text.strip() for text in texts):
         raise DataError("there is no text to train on", where=files[0])
     raw = _kmer(texts, vocab_size, k) if kind == "kmer" else _BUILDERS[kind](texts, vocab_size, lowercase)
@@ -108,12 +119,16 @@ def _config(kmer: int | None) -> dict[str, Any]:
     return config if kmer is None else config | {"kmer": kmer}
 
 
-def _sample(files: list[str], text_column: str, limit: int) -> list[str]:
-    """At most `limit` characters in whole documents, evenly over all of them: when full, every second one goes."""
+def _sample(files: list[str], text_column: str, limit: int) -> tuple[list[str], int]:
+    """At most `limit` characters in whole documents, evenly over all of them: when full, every second one goes.
+
+    Also how many characters there are in all.
+    """
     texts: list[str] = []
-    size, stride = 0, 1
+    size, stride, whole = 0, 1, 0
     records = itertools.chain.from_iterable(read_records(file, text_column=text_column) for file in files)
     for index, record in enumerate(records):
+        whole += len(record.text)
         if index % stride:
             continue
         texts.append(record.text)
@@ -121,6 +136,19 @@ def _sample(files: list[str], text_column: str, limit: int) -> list[str]:
         while size > limit and len(texts) > 1:
             texts, stride = texts[::2], stride * 2
             size = sum(map(len, texts))
+    return texts, whole
+
+
+def _balanced(groups: list[list[str]], text_column: str, limit: int, alpha: float) -> list[str]:
+    """At most about `limit` characters, of each group of files in proportion to its characters ** alpha."""
+    samples = [_sample(files, text_column, limit) for files in groups]
+    weights = [whole**alpha if whole else 0.0 for _, whole in samples]
+    total = min(limit, sum(whole for _, whole in samples))
+    texts: list[str] = []
+    for (sample, _), weight in zip(samples, weights, strict=True):
+        wanted = total * weight / (sum(weights) or 1) / max(sum(map(len, sample)), 1)
+        count = round(len(sample) * wanted)
+        texts += [sample[i * len(sample) // count] for i in range(count)]  # evenly; above 1, each several times
     return texts
 
 
