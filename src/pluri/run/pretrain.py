@@ -137,7 +137,7 @@ def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:
 def _check_enough(config: PretrainConfig, store: TokenStore, documents: int) -> None:
     unknown = store.manifest.ledger.unk / store.num_tokens
     if unknown > _MOST_UNKNOWN:
-        do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
+        do = "train a tokenizer on this text (--kind dna, protein, or char), and prepare again"
         raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(config.store), do=do)
     if not documents:
         raise UsageError("no document is left to train on", where="validation", do="hold out less, or give more text")

@@ -26,6 +26,8 @@ FORMATS = {
     ".fasta": "fasta",
     ".fna": "fasta",
     ".faa": "fasta",
+    ".fastq": "fastq",
+    ".fq": "fastq",
 }
 COMPRESSIONS = (".gz", ".zst")
 

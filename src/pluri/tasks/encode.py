@@ -56,9 +56,13 @@ class TaskExamples:
             raise UsageError(f"no token fits into a model of length {length}", where="max_length")
         self.truncated, self.token_type_ids, self.pair_sizes = 0, None, None
         labelled = None
+        if tokenizer.alphabet:
+            for record in records:
+                tokenizer.alphabet.check("".join(record.units), record.where)
         if task.kind == "tag":
-            if tokenizer.kmer:
-                raise UsageError("overlapping k-mers are not one to a token", do="tag with a char tokenizer")
+            if (tokenizer.kmer or 1) > 1:
+                do = "tag with the kinds dna, protein or char"
+                raise UsageError("overlapping k-mers are not one to a token", do=do)
             pieces, labelled = _words(records, tokenizer, room)
         elif task.kind == "pair":
             pairs = encode_pairs(records, tokenizer, length, truncate=truncate)
