@@ -24,8 +24,8 @@ def read_records(file: str, *, text_column: str = "text") -> Iterator[Record]:
 
     .txt: if its first 16 MiB have a blank line between lines, documents are the blocks between blank lines; otherwise
     each line is a document. FASTA and FASTQ: a record is a document. The others: a row is a document, its text in
-    `text_column`. A document of .txt or a FASTA record beyond 16 MiB comes in several records, the later ones `continued`, so that
-    memory stays bounded.
+    `text_column`. A document of .txt or a FASTA record beyond 16 MiB comes in several records, the later ones
+    `continued`, so that memory stays bounded.
     DataError, with file:line: an empty, binary or damaged file, broken UTF-8 or JSON, a missing column, FASTA without
     a header.
     """
