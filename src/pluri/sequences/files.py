@@ -28,6 +28,10 @@ FORMATS = {
     ".faa": "fasta",
     ".fastq": "fastq",
     ".fq": "fastq",
+    ".abc": "abc",
+    ".mid": "midi",
+    ".midi": "midi",
+    ".krn": "kern",
 }
 COMPRESSIONS = (".gz", ".zst")
 
