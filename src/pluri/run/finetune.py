@@ -1,6 +1,7 @@
 """Fine-tuning: labelled files in, a model folder, results and predictions out."""
 
 import json
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -86,7 +87,7 @@ class FinetuneConfig(Tuning):
 class Results:
     """What results.json holds. rows: one a method, seed and metric. notes: what a reader must know to believe them.
 
-    leaks: how many sequences of one file also stand in another, word for word.
+    leaks: how many sequences of one file also stand in another, word for word. command: what does the same again.
     """
 
     rows: list[dict[str, Any]]
@@ -95,6 +96,7 @@ class Results:
     measured_on: str
     leaks: dict[str, int]
     notes: list[str]
+    command: str = ""
 
 
 class _File(NamedTuple):
@@ -250,7 +252,21 @@ def _results(
         measured_on="validation" if config.test is None else "test",
         leaks=leaks,
         notes=notes,
+        command=_command(config),
     )
+
+
+def _command(config: FinetuneConfig) -> str:
+    """The command line of a configuration: what is not as by default."""
+    words = ["pluri", "finetune"]
+    for name, value in config.model_dump(mode="json", exclude_defaults=True).items():
+        if name in ("task", "model", "train", "validation", "test", "output"):
+            words += [f"--{name}", str(value)]
+        else:
+            pairs = value.items() if isinstance(value, dict) else ()
+            table = "{" + ", ".join(f"{json.dumps(key)} = {number}" for key, number in pairs) + "}"
+            words += ["--set", f"{name}={table if pairs else json.dumps(value, ensure_ascii=False)}"]
+    return shlex.join(words)
 
 
 def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: AnswerOutcome) -> list[str]:

@@ -109,7 +109,7 @@ def _from_symusic(score: str | bytes) -> Iterator[Note]:
             parsed = Score.from_abc(f"{first}\n%%MIDI gchordoff\n{rest}", ttype="quarter")
     else:
         parsed = Score.from_midi(score, ttype="quarter")
-    for track in parsed.tracks:
+    for track in parsed.tracks:  # pyright: ignore[reportAttributeAccessIssue]
         yield from (Note(note.time, note.duration, note.pitch, track.is_drum) for note in track.notes)
 
 
