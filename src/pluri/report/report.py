@@ -69,7 +69,7 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
         "tiles": tiles(results, drawn, compared, unit),
         "about": about,
         "steps": steps(stores.values(), drawn, compared, unit, noted=any(found.notes for found in results)),
-        "methods": [{"name": m, "slot": slot, "about": METHODS[m]} for m, slot in slots.items() if m in METHODS],
+        "methods": _methods(slots),
         "comparisons": comparison_sections(compared, slots, unit),
         "notes": [note for found in results for note in found.notes],
         "loss": loss_section(drawn),
@@ -85,6 +85,14 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
     }
     content["figures"] = _figures(content)
     return content
+
+
+def _methods(slots: Mapping[str, int]) -> list[Section]:
+    """What each method is, once, whatever runs it is of: "pretrained (run)"."""
+    first: dict[str, int] = {}
+    for method, slot in slots.items():
+        first.setdefault(method if method in METHODS else method.rpartition(" (")[0], slot)
+    return [{"name": m, "slot": slot, "about": METHODS[m]} for m, slot in first.items() if m in METHODS]
 
 
 def _beside(
