@@ -15,7 +15,8 @@ from pluri.sequences import read_records, read_rows
 from pluri.sequences.lines import lines
 from pluri.sequences.music import music_words
 
-Row = tuple[str, str]  # text, label; of tags as many characters each
+Row = tuple[str, ...]  # text, label (of tags as many characters each); where the publisher says so, also its part
+PARTS = ("train", "validation", "test")
 _PIECE, _LETTERS, _WORDS = 10_000, 120, 126
 _KERN_LINES = 150
 
@@ -39,7 +40,7 @@ def _splice(data: Path) -> Iterator[Row]:
         if line.strip():
             label, _, text = (cell.strip() for cell in line.split(","))
             found.setdefault(text, set()).add(label)
-    return ((text, *labels) for text, labels in found.items() if len(labels) == 1)  # pyright: ignore
+    return ((text, *labels) for text, labels in found.items() if len(labels) == 1)
 
 
 def _genes(data: Path) -> dict[str, str]:
@@ -85,13 +86,18 @@ def _structure(data: Path) -> Iterator[Row]:
         start = mask.index(stretch)
         end = start + min(len(stretch), _LETTERS)
         if end - start >= 20:
-            yield sequence.text[start:end], states.text[start:end]
+            split = states.meta["description"]
+            yield sequence.text[start:end], states.text[start:end], _part("SET=test" in split, "=True" in split)
 
 
 def _gb1(data: Path) -> Iterator[Row]:
     """The 56 residues of the domain; what follows is the same in every row."""
     for row, _ in read_rows(str(data / "protein/flip_gb1/sampled.csv.gz")):
-        yield row["sequence"][:56], row["target"]
+        yield row["sequence"][:56], row["target"], _part(row["set"] == "test", bool(row["validation"]))
+
+
+def _part(test: bool, validation: bool) -> str:
+    return PARTS[2 if test else 1 if validation else 0]
 
 
 def _peptides(data: Path) -> Iterator[Row]:
@@ -124,10 +130,10 @@ SOURCES: dict[str, Source] = {
 
 
 def make_task(name: str, data: Path, folder: Path, most: int | None = None) -> dict[str, str]:
-    """Writes train, validation and test under `folder`, once, and returns their names. most: so many sequences alone."""
+    """Writes train, validation and test under `folder`, once, and returns their names. most: sequences to read."""
     source = SOURCES[name]
     suffix = "jsonl" if source.settings.get("task") == "tag" else "csv"
-    files = {part: folder / f"{part}.{suffix}" for part in ("train", "validation", "test")}
+    files = {part: folder / f"{part}.{suffix}" for part in PARTS}
     if not all(file.exists() for file in files.values()):
         folder.mkdir(parents=True, exist_ok=True)
         genes = _genes(data) if name == "splice" else {}
@@ -138,15 +144,21 @@ def make_task(name: str, data: Path, folder: Path, most: int | None = None) -> d
 
 
 def dealt(rows: Sequence[Row], group: Callable[[Row], Hashable], validation: int, test: int) -> list[list[Row]]:
-    """Training, validation, test: whole groups in one random order fill the test, then the validation; the rest."""
+    """Training, validation, test, in one random order: whole groups fill the test, then the validation; the rest.
+
+    Where the publisher says what is what, that is kept, and of each part as many are taken.
+    """
     groups: dict[Hashable, list[Row]] = {}
     for row in rows:
         groups.setdefault(group(row), []).append(row)
     members = list(groups.values())
     parts: list[list[Row]] = [[], [], []]
     for i in permuted(np.arange(len(members)), len(members), 0):
-        place = 2 if len(parts[2]) < test else 1 if len(parts[1]) < validation else 0
-        parts[place] += members[i]
+        given = [PARTS.index(part) for row in members[i] for part in row[2:]]
+        place = given[0] if given else 2 if len(parts[2]) < test else 1 if len(parts[1]) < validation else 0
+        if given and len(parts[place]) >= (len(rows), validation, test)[place]:
+            continue
+        parts[place] += [row[:2] for row in members[i]]
     return parts
 
 

@@ -56,8 +56,8 @@ class FinetuneConfig(Tuning):
         mean, or for tags on a word's and its neighbours'.
     qanet: also answer by a QANet with so many blocks in its model encoder (published: 7), from a random start and with
         as many passes over the training data as the others; 0 = leave it out.
-    symbols: of foreign sequences, which this model of text never saw: each symbol (of DNA and protein a letter, else
-        what stands between blanks, or a character) is read as one of its words, drawn anew by each seed.
+    symbols: for foreign sequences and a model of text, "random words": each symbol (of DNA and protein a letter, else
+        what stands between blanks, or a character) is read as one of the model's words, drawn anew by each seed.
     own: the folder of another model, pretrained on such sequences, which is fine-tuned beside it.
     text_column, pair_columns, label_column: where a table keeps the text, the two sequences of a pair, the label.
     """

@@ -71,9 +71,10 @@ class Tuning(Adaptation, Answering, Writing):
     validations: how often the model is validated on the way; the best of them is kept.
     precision: of the products; auto takes bf16 where that is fast.
     truncate: cut what is longer than the model reads, instead of refusing it.
-    window_overlap: or read it in windows that share so many tokens, each of which learns by itself; predicted is the
-        mean of their probabilities or numbers. Of tags, whose sentences are always read in windows, 0 by default.
-    reverse_complement: learn each sequence of DNA from either strand, by its key with probability 1/2.
+    window_overlap: read what is longer than the model reads in windows that share so many tokens, each of which learns
+        by itself; predicted is the mean of their probabilities or numbers. Tagged sentences always are, with 0 as
+        default.
+    reverse_complement: learn DNA from either strand: each sequence from the other one with probability 1/2, by its key.
     """
 
     verbatim: ClassVar[tuple[str, ...]] = ("class_weights",)
