@@ -1,6 +1,7 @@
 """A text model on foreign sequences: from the words that symbols become to the table and the kept model."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -82,7 +83,11 @@ def test_a_table_with_its_own_pretraining_and_a_folder_that_predicts(tmp_path, s
     save_model(tmp_path / "dna", Model(config, {"masked": dna.vocab_size}), dna)
     settings = {"task": "classify", "model": str(tmp_path / "text"), "output": str(tmp_path / "out"), **files}
     settings |= {"symbols": "random words", "own": str(tmp_path / "dna"), "seeds": 2, "min_steps": 3, "epochs": 0.1}
-    results = finetune(FinetuneConfig.parse({**settings, "reverse_complement": True}), progress=False)
+    settings |= {"reverse_complement": True, "class_weights": {"yes": 1.0, "no": 2.0}}
+    results = finetune(FinetuneConfig.parse(settings), progress=False)
+    words = shlex.split(results.command)[2:]
+    said = [b if a == "--set" else f"{a[2:]}={b}" for a, b in zip(words[::2], words[1::2], strict=True)]
+    assert FinetuneConfig.load(None, said) == FinetuneConfig.parse(settings)
     methods = dict.fromkeys(row["method"] for row in results.rows)
     assert list(methods)[:4] == [PRETRAINED, OWN, RESET, RANDOM_START]
     assert PLACES in methods

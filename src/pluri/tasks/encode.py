@@ -69,13 +69,13 @@ class TaskExamples:
         self._strands, self._ends = strands, (len(before), len(after))
         self._complement = None if strands is None else complement_ids(tokenizer)
         shared = check_overlap(overlap, room)
+        if task.kind == "tag" and (tokenizer.kmer or 1) > 1:
+            do = "tag with the kinds dna, protein or char"
+            raise UsageError("overlapping k-mers are not one to a token", do=do)
         if tokenizer.alphabet:
             for record in records:
                 tokenizer.alphabet.check("".join(record.units), record.where)
         if task.kind == "tag":
-            if (tokenizer.kmer or 1) > 1:
-                do = "tag with the kinds dna, protein or char"
-                raise UsageError("overlapping k-mers are not one to a token", do=do)
             pieces, labelled, votes = _words(records, tokenizer, room, shared)
         elif task.kind == "pair":
             pairs = encode_pairs(records, tokenizer, length, truncate=truncate)
