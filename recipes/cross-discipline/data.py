@@ -18,7 +18,7 @@ from pluri.sequences.music import music_words
 Row = tuple[str, ...]  # text, label (of tags as many characters each); where the publisher says so, also its part
 PARTS = ("train", "validation", "test")
 _PIECE, _LETTERS, _WORDS = 10_000, 120, 126
-_KERN_LINES = 150
+_KERN_LINES = 80  # music21 takes its time
 
 
 class Source(NamedTuple):
@@ -107,7 +107,7 @@ def _peptides(data: Path) -> Iterator[Row]:
 
 
 def _composers(data: Path) -> Iterator[Row]:
-    """The first 126 words of the first 150 lines of each piece. A piece that cannot be read is named, and left out."""
+    """The first 126 words of the first 80 lines of each piece. A piece that cannot be read is named, and left out."""
     names = ("bach", "mozart", "beethoven", "chopin")
     pieces = [read_rows(str(data / f"music/kern_composers/{composer}.jsonl.zst")) for composer in names]
     for row, where in (found for each in zip_longest(*pieces) for found in each if found):
@@ -137,9 +137,11 @@ def make_task(name: str, data: Path, folder: Path, most: int | None = None) -> d
     if not all(file.exists() for file in files.values()):
         folder.mkdir(parents=True, exist_ok=True)
         genes = _genes(data) if name == "splice" else {}
-        parts = dealt(list(islice(source.rows(data), most)), lambda row: genes.get(row[0], row[0]), *source.sizes[1:])
-        for file, rows in zip(files.values(), parts, strict=True):
-            _write(file, rows)
+        rows = list(islice(source.rows(data), most))
+        held_out = (min(size, len(rows) // 3) for size in source.sizes[1:])
+        parts = dealt(rows, lambda row: genes.get(row[0], row[0]), *held_out)
+        for file, part in zip(files.values(), parts, strict=True):
+            _write(file, part)
     return {part: str(file) for part, file in files.items()}
 
 

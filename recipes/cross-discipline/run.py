@@ -75,7 +75,7 @@ def main() -> None:
     own = {name: pretrained(name, options.data, options.minutes, tiny=options.tiny) for name in domains}
     texts = {"MiniLM": minilm(), "English": own["english"]}
     for name in options.only:
-        few = 400 if options.tiny and name == "composers" else None  # reading kern takes its time
+        few = 160 if options.tiny and name == "composers" else None  # reading kern takes its time
         files = make_task(name, options.data, WORK / "tasks" / name, few)
         for model, folder in texts.items():
             if options.tiny and model == "MiniLM":

@@ -14,6 +14,7 @@ from pluri.errors import UsageError
 from pluri.run.finetune import FinetuneConfig, finetune
 from pluri.run.predict import evaluate
 from pluri.tasks.baselines import _features
+from pluri.tasks.compare import compare
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Split, Tuning, _logits, predict, prediction_batches, with_new_head
 from pluri.tasks.long import mean_vote, token_windows, word_windows
@@ -99,6 +100,14 @@ def test_a_long_sequence_is_learnt_judged_and_kept(tmp_path, small, tokenizer):
 def test_cut_or_windows():
     with pytest.raises(UsageError, match="leave one out"):
         Tuning.parse({"truncate": True, "window_overlap": 4})
+
+
+@pytest.mark.parametrize("setting", [{"window_overlap": 2}, {"reverse_complement": True}])
+def test_pairs_are_read_whole(small, tokenizer, setting):
+    records = [Labelled(("ab", "cd"), (label,), "t:1") for label in "xy"]
+    (name,) = setting
+    with pytest.raises(UsageError, match=f"{name}: the task pair is not read"):
+        compare(small, tokenizer, define_task("pair", records), *[records] * 3, tuning=Tuning(**setting))
 
 
 def test_each_letter_of_a_strand_keeps_its_label(tmp_path):

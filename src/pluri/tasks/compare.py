@@ -160,6 +160,9 @@ def compare(
     if tuning.window_overlap is not None and task.kind not in ("classify", "tag"):
         do = "set doc_stride" if task.kind == "answer" else "leave it out"
         raise UsageError(f"the task {task.kind} is not read in windows", where="window_overlap", do=do)
+    if tuning.reverse_complement and task.kind not in ("classify", "tag"):
+        what = f"the task {task.kind} is not read from either strand"
+        raise UsageError(what, where="reverse_complement", do="leave it out")
     if (symbols or own) and not task.labels_units:
         where = "symbols" if symbols else "own"
         raise UsageError(f"the task {task.kind} is about text", where=where, do="leave it out")
