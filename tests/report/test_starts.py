@@ -2,7 +2,8 @@
 
 import pytest
 
-from pluri.report.starts import Course, verdicts
+from pluri.report.comparison import comparisons
+from pluri.report.starts import Course, over_tasks, verdicts
 
 
 def courses(loss, best, seeds=5, spread=0.01):
@@ -43,3 +44,18 @@ def test_one_seed_or_no_random_start_claims_nothing():
     (sentence,) = verdicts({"pretrained": courses(0.5, 0.9, 1), "random start": courses(1, 0.8, 1)}, "accuracy", True)
     assert sentence.endswith("One seed alone cannot tell chance from a gain.")
     assert verdicts({"pretrained": courses(0.5, 0.9)}, "accuracy", True) == []
+
+
+def test_several_tasks_in_one_sentence_a_model():
+    means = {"splice": (0.9, 0.7), "gb1": (0.3, 0.6), "composers": (0.5, 0.5), "peptides": (0.8, 0.5)}
+    rows = [
+        {"task": task, "method": method, "labelled": 9, "seed": seed, "metric": "mcc", "value": value + seed / 1000}
+        for task, pair in means.items()
+        for method, value in zip(("pretrained (A)", "random start (A)"), pair, strict=True)
+        for seed in range(3)
+    ]
+    assert over_tasks(comparisons(rows)) == [
+        "Over 4 tasks, pretrained (A) is better than its random start on splice and peptides, worse on gb1 and not "
+        "clearly different on composers."
+    ]
+    assert over_tasks(comparisons(rows[:6])) == []

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pluri.report.ledger import ledger_section
 from pluri.report.loss import loss_section
 from pluri.report.mistakes import MOST, mistakes_section
 from pluri.report.reproduce import reproduce_section
+from pluri.report.starts import over_tasks
 from pluri.report.story import pretraining_headline, steps, tiles
 from pluri.report.words import METHODS, Headline, headline
 from pluri.run.doctor import diagnose
@@ -162,7 +164,8 @@ def _named(journals: Sequence[Journal]) -> list[tuple[str, Journal]]:
 def _headline(compared: Sequence[Comparison], journals: Sequence[tuple[str, Journal]], unit: str) -> Headline:
     if compared:
         found = [headline(comparison, unit) for comparison in compared]
-        return next((one for one in found if one.verdict != "none"), found[0])
+        chosen = next((one for one in found if one.verdict != "none"), found[0])
+        return replace(chosen, details=[*chosen.details, *over_tasks(compared)])
     return pretraining_headline([journal for _, journal in journals])
 
 

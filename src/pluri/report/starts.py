@@ -1,10 +1,10 @@
 """What a pretrained start did for a fine-tuning: did it learn faster, become better, or neither?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from pluri.report.comparison import LOWER_IS_BETTER, Estimate, Row, difference
-from pluri.report.words import MINUS, PRETRAINED, RANDOM_START, metric_name
+from pluri.report.comparison import LOWER_IS_BETTER, Comparison, Estimate, Row, difference
+from pluri.report.words import MINUS, PRETRAINED, RANDOM_START, listed, metric_name, random_start
 
 Points = Sequence[tuple[float, float]]  # (step, value)
 
@@ -36,10 +36,31 @@ def verdicts(runs: Mapping[str, Mapping[str, Course]], metric: str, percent: boo
         scale, unit, digits = (100, " points", 1) if percent else (1, "", 3)
         sentences.append(
             f"{method[0].upper()}{method[1:]} against its random start: the training loss, averaged over all steps, "
-            f"differs by {_signed(loss, 1, 3)}; the best validation {metric_name(metric)} by "
+            f"differs by {_signed(loss, 1, 3)}, where less is faster; the best validation {metric_name(metric)} by "
             f"{_signed(best, scale, digits)}{unit}. {_said(faster, better, ours, theirs)}"
         )
     return sentences
+
+
+def over_tasks(compared: Iterable[Comparison]) -> list[str]:
+    """Of several tasks, by their first metric: where each pretrained method was better than its random start."""
+    first = {comparison.task: comparison for comparison in reversed(list(compared))}
+    found: dict[str, dict[int, list[str]]] = {}
+    for task, comparison in reversed(first.items()):
+        for method in comparison.methods:
+            other = random_start(comparison, method) if method.startswith(PRETRAINED) else None
+            gain = comparison.difference(method, other, comparison.sizes[0]) if other else None
+            if gain is not None:
+                signs = found.setdefault(method, {1: [], -1: [], 0: []})
+                signs[gain.sign * comparison.better].append(task)
+    words = {1: "better than its random start on", -1: "worse on", 0: "not clearly different on"}
+    return [
+        f"Over {sum(map(len, signs.values()))} tasks, {method} is "
+        + listed([f"{words[sign]} {listed(tasks) if tasks else 'none'}" for sign, tasks in signs.items()])
+        + "."
+        for method, signs in found.items()
+        if len(first) > 1
+    ]
 
 
 def _said(faster: int, better: int, ours: Mapping[str, Course], theirs: Mapping[str, Course]) -> str:
