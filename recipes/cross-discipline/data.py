@@ -119,13 +119,13 @@ def _composers(data: Path) -> Iterator[Row]:
 
 
 SOURCES: dict[str, Source] = {
-    "splice": Source("dna", _splice, (600, 200, 600), {"metric": "macro_f1"}),
+    "splice": Source("dna", _splice, (600, 150, 400), {"metric": "macro_f1"}),
     "promoters": Source("dna", _promoters, (60, 18, 28), {"metric": "accuracy"}),
-    "cnnprom": Source("dna", _cnnprom, (500, 200, 600), {"metric": "mcc"}),
-    "structure": Source("protein", _structure, (300, 40, 150), {"task": "tag", "metric": "accuracy"}),
-    "gb1": Source("protein", _gb1, (600, 200, 600), {"regression": True, "metric": "spearman"}),
-    "peptides": Source("protein", _peptides, (500, 200, 600), {"metric": "accuracy"}),
-    "composers": Source("music", _composers, (300, 100, 250), {"metric": "macro_f1"}),
+    "cnnprom": Source("dna", _cnnprom, (500, 150, 400), {"metric": "mcc"}),
+    "structure": Source("protein", _structure, (300, 30, 100), {"task": "tag", "metric": "accuracy"}),
+    "gb1": Source("protein", _gb1, (600, 150, 400), {"regression": True, "metric": "spearman"}),
+    "peptides": Source("protein", _peptides, (500, 150, 400), {"metric": "accuracy"}),
+    "composers": Source("music", _composers, (300, 80, 200), {"metric": "macro_f1"}),
 }
 
 

