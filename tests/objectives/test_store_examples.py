@@ -217,7 +217,8 @@ def test_either_strand_by_the_sequences_key(tmp_path):
     """With masking all but off: what is read is the sequence, or its reverse complement; k-mers, too."""
     texts = ["ACGTTGCANNRY"[i % 5 :] + "GATTACA" for i in range(60)]
     (tmp_path / "g.fa").write_text("".join(f">{i}\n{text}\n" for i, text in enumerate(texts)))
-    for kind, k in (("dna", 1), ("kmer", 3)):
+    kinds: Any = (("dna", 1), ("kmer", 3))
+    for kind, k in kinds:
         tokenizer = train_tokenizer(tmp_path / "g.fa", kind=kind, k=k)
         store = prepare(tmp_path / "g.fa", tokenizer, tmp_path / kind, workers=1)
         config = ObjectiveConfig(reverse_complement=True, mask=0.0, random=0.0)
