@@ -59,6 +59,6 @@ def test_unknown_tokens_are_said_and_not_learnt_from(
     out, err = capsys.readouterr()
     assert out == "20 tokens, 100.00% of them unknown: store\n"
     assert "warning: 20 of 20 (100.00%) tokens are unknown to the tokenizer; " in err
-    assert "--kind kmer for DNA" in err
+    assert "--kind dna" in err
     assert main(["pretrain", "pretrain.toml"]) == 2
     assert "store: 100% of the tokens are unknown to the tokenizer" in capsys.readouterr().err

@@ -33,6 +33,8 @@ LESS = {  # what the guide says: what the test does
     "-o reviews-lora\n": "-o reviews-lora --set min_steps=2 --set epochs=1 --set seeds=1 --set baselines=false\n",
     "rows[:3000]": "rows[:120]",
     'rows[:600], "dev": rows[600:800]': 'rows[:60], "dev": rows[60:80]',
+    "-o sites-dna\n": "-o sites-dna --set epochs=1 --set min_steps=2 --set seeds=1 --set labelled=20\n",
+    "-o sites\n": "-o sites --set epochs=1 --set min_steps=2 --set seeds=1 --set labelled=20\n",
     "-o things\n": "-o things --set epochs=1 --set min_steps=4 --set seeds=1\n",
     "paragraphs[600:]": "paragraphs[60:]",
     "paragraphs[300:600]": "paragraphs[30:60]",

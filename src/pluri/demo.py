@@ -25,8 +25,9 @@ from pluri.run.outputs import write_curves
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.runtime import pick_device, pick_dtype, product_rate
 from pluri.tasks.baselines import windows
-from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run, Splits, fine_tuned
+from pluri.tasks.compare import PRETRAINED, RANDOM_START, WINDOWS, Comparison, Run, fine_tuned
 from pluri.tasks.fit import Split, Tuning
+from pluri.tasks.reading import Splits
 from pluri.tasks.task import Labelled, define_task, draw
 from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore

@@ -14,6 +14,7 @@ from pluri.objectives import pairs
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.pieces import cut, cut_at_sentences
 from pluri.objectives.store_examples import StoreExamples
+from pluri.sequences.alphabets import DNA
 from pluri.tokens.prepare import prepare
 from pluri.tokens.training import train_tokenizer
 
@@ -210,3 +211,28 @@ def test_impossible_sources_are_refused(make_store):
     alone = everything(source(make_store([100]), masked=False, pair="nsp"))  # no other document to take a part from
     assert np.all(alone.sequence_labels == np.int64(IGNORE))
     assert len(source(make_store([0]))) == 0
+
+
+def test_either_strand_by_the_sequences_key(tmp_path):
+    """With masking all but off: what is read is the sequence, or its reverse complement; k-mers, too."""
+    texts = ["ACGTTGCANNRY"[i % 5 :] + "GATTACA" for i in range(60)]
+    (tmp_path / "g.fa").write_text("".join(f">{i}\n{text}\n" for i, text in enumerate(texts)))
+    kinds: Any = (("dna", 1), ("kmer", 3))
+    for kind, k in kinds:
+        tokenizer = train_tokenizer(tmp_path / "g.fa", kind=kind, k=k)
+        store = prepare(tmp_path / "g.fa", tokenizer, tmp_path / kind, workers=1)
+        config = ObjectiveConfig(reverse_complement=True, mask=0.0, random=0.0)
+        source = StoreExamples(store, config, length=64, seed=3)
+        made = [source.examples(np.arange(60), np.full(60, epoch)) for epoch in (0, 0, 1)]
+        assert made[0].input_ids.tolist() == made[1].input_ids.tolist() != made[2].input_ids.tolist()
+        turned = 0
+        for i, text in enumerate(texts):
+            ids = made[0].input_ids[made[0].offsets[i] + 1 : made[0].offsets[i + 1] - 1].tolist()
+            forward, other = (tokenizer.encode_kmers(t).tolist() for t in (text, DNA.reverse_complement(text)))
+            assert ids in (forward, other)
+            turned += ids == other
+        assert 15 < turned < 45
+    (tmp_path / "t.txt").write_text("some text")
+    text = prepare(tmp_path / "t.txt", train_tokenizer(tmp_path / "t.txt", kind="char"), tmp_path / "t", workers=1)
+    with pytest.raises(UsageError, match="reverse_complement: only DNA has another strand"):
+        StoreExamples(text, config, length=9, seed=0)

@@ -116,7 +116,7 @@ def test_the_folder_knows_that_it_reads_pairs(tuned, folder, tmp_path):
     assert read_lines(tmp_path / "said.jsonl") == [{k: v for k, v in line.items() if k != "gold"} for line in known]
     with pytest.raises(DataError, match=r"test\.tsv:2: no column 'sentence1' among premise, hypothesis, score;"):
         predict(output, str(folder / "test.tsv"), tmp_path / "none.jsonl")
-    with pytest.raises(UsageError, match="legal=true: a model of the task pair has no settings"):
+    with pytest.raises(UsageError, match="legal=true: a model of the task pair has no such setting"):
         evaluate(output, str(folder / "test.csv"), settings=["legal=true"])
 
 

@@ -30,6 +30,22 @@ def test_windows_learn_what_a_word_begins_with(data):
     assert accuracy(task, test, simple.windows(task, train, validation, test)) > 0.9
 
 
+def test_letters_at_their_places():
+    """Each text has as many of each letter as any other: only the place tells."""
+    chance = np.random.default_rng(0)
+
+    def texts(count):
+        found = ["".join(chance.permutation(list("AAACCCGGGTTT"))) for _ in range(count)]
+        return [Labelled((text,), ("1" if text[4] in "AC" else "0",), "f:1") for text in found]
+
+    train, validation, test = texts(150), texts(40), texts(60)
+    task = define_task("classify", train)
+    assert accuracy(task, test, simple.places(task, train, validation, test)) > 0.95
+    assert accuracy(task, test, simple.tfidf(task, train, validation, test)) < 0.8
+    assert simple.of_one_length([*train, *test])
+    assert not simple.of_one_length([*train, Labelled(("ACG",), ("0",), "f:1")])
+
+
 def test_tfidf_learns_words():
     def texts(count, seed):
         chance = np.random.default_rng(seed)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pluri.errors import DataError, UsageError
+from pluri.sequences.alphabets import DNA, PROTEIN
 from pluri.tokens import training
+from pluri.tokens.prepare import prepare
 from pluri.tokens.tokenizer import Tokenizer, kmers
 from pluri.tokens.training import train_tokenizer
 
@@ -171,3 +173,37 @@ def test_no_text(tmp_path):
     path.write_text('{"text": " "}\n')
     with pytest.raises(DataError, match="no text"):
         train_tokenizer(path)
+
+
+def test_the_letters_of_dna_and_protein_are_all_there(tmp_path):
+    (tmp_path / "g.fa").write_text(">g\nAC\n")
+    tokenizer = train_tokenizer(tmp_path / "g.fa", kind="dna")
+    tokenizer.save(tmp_path / "dna")
+    tokenizer = Tokenizer.load(tmp_path / "dna")
+    text = "acgu NRYSWKMBDHV.-"
+    assert tokenizer.alphabet is DNA
+    assert tokenizer.decode(tokenizer.encode_kmers(text)) == "ACGTNRYSWKMBDHV--"
+    assert tokenizer.encode_kmers(text).tolist() == tokenizer.encode_batch([text])[0].ids
+    assert tokenizer.tokens(tokenizer.rare_ids) == list(DNA.rare)
+    (tmp_path / "p.faa").write_text(">p\nMKBZUOXJ*\n")
+    protein = train_tokenizer(tmp_path / "p.faa", kind="protein")
+    assert protein.unk_id not in protein.encode_kmers("mkbzuoxj*")
+    assert (protein.alphabet, train_tokenizer(tmp_path / "g.fa", kind="kmer", k=2).alphabet) == (PROTEIN, None)
+
+
+def test_protein_is_no_dna(tmp_path):
+    (tmp_path / "g.fa").write_text(">g\nACGTNN\n>h\nacgu\n")
+    (tmp_path / "p.faa").write_text(">g\nACGT\n>p\nMKVL\n")
+    with pytest.raises(DataError, match=r"p\.faa:3: 'L' is no letter of DNA .* looks like protein"):
+        train_tokenizer(tmp_path / "p.faa", kind="dna")
+    tokenizer = train_tokenizer(tmp_path / "g.fa", kind="dna")
+    with pytest.raises(DataError, match=r"p\.faa:3: .* looks like protein"):
+        prepare(tmp_path / "p.faa", tokenizer, tmp_path / "store", workers=1)
+    ledger = prepare(tmp_path / "g.fa", tokenizer, tmp_path / "store", workers=1).manifest.ledger
+    assert (ledger.kept, ledger.unk, ledger.rare_letters) == (10, 0, 2)
+
+
+def test_words_are_what_stands_between_blanks(tmp_path):
+    (tmp_path / "t.txt").write_text("n60 d12 ! n60\n\nn61  d12")
+    tokenizer = train_tokenizer(tmp_path / "t.txt", kind="word")
+    assert tokenizer.tokens(tokenizer.encode_batch(["n61 d12 n62 !"])[0].ids) == ["n61", "d12", "[UNK]", "!"]

@@ -34,7 +34,9 @@ def tokenizer(
     /,
     *,
     output: Folder,
-    kind: Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "gpt2", "kmer"] = "wordpiece",
+    kind: Literal[
+        "wordpiece", "bpe", "unigram", "char", "word", "byte_bpe", "gpt2", "kmer", "dna", "protein"
+    ] = "wordpiece",
     vocab_size: int = 8000,
     lowercase: Annotated[bool, Flag] = False,
     k: int = 6,
@@ -43,7 +45,7 @@ def tokenizer(
     text_column: TextColumn = "text",
     as_json: Json = False,
 ) -> Answer:
-    """Train a tokenizer; for DNA, the kind kmer with k letters each.
+    """Train a tokenizer; dna and protein have the letters of IUPAC, kmer has stretches of k letters.
 
     Example: pluri tokenizer corpus.txt --kind wordpiece --vocab-size 8000 -o tokenizer
 

@@ -48,6 +48,7 @@ class ObjectiveConfig(Config):
         5 and 10 are SpanBERT's (Joshi et al., 2020, section 3.1): 3.8 words on average.
     pair: tell whether the second part follows the first ("nsp"), or whether two parts are in order ("sop").
     denoise: rebuild what was broken, in an encoder with a decoder.
+    reverse_complement: of DNA, read each sequence from either strand, with probability 1/2, by its key in each epoch.
     """
 
     next: bool = False
@@ -60,6 +61,7 @@ class ObjectiveConfig(Config):
     span_max: int = Field(default=10, ge=1)
     pair: Literal["nsp", "sop"] | None = None
     denoise: Denoise | None = None
+    reverse_complement: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -72,6 +74,8 @@ class ObjectiveConfig(Config):
         alone = ["next = true"] * self.next + ["denoise"] * (self.denoise is not None)
         if alone and (self.masked or self.pair or len(alone) > 1):
             raise ValueError(f"{alone[0]} goes alone: leave out masked, pair and whatever else is to be learned")
+        if self.reverse_complement and (alone or self.pair):
+            raise ValueError("reverse_complement is for masked tokens alone: leave it or the other objective out")
         if not (alone or self.masked or self.pair):
             raise ValueError("nothing to learn: set masked = true, pair = 'nsp' or 'sop', next = true, or denoise")
         if self.mask + self.random > 1 + 1e-9:

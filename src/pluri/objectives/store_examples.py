@@ -15,8 +15,9 @@ from pluri.objectives.pieces import Pieces, cut, cut_at_sentences
 from pluri.runtime import Keys, mix, sequence_keys
 from pluri.tokens.ragged import Ragged, offsets_of, slices
 from pluri.tokens.store import TokenStore
+from pluri.tokens.strands import complement_ids, strands_of
 
-_MASKING, _PAIRING, _DENOISING = range(3)
+_MASKING, _PAIRING, _DENOISING, _TURNING = range(4)
 """What a sequence's key is for."""
 
 _SOME = 1000
@@ -57,6 +58,7 @@ class StoreExamples:
         self._masked = MaskedTokens(config, store.tokenizer) if config.masked else None
         self._denoising = Denoising(config.denoise, store.tokenizer) if config.denoise else None
         self._tails = Tails.of(store, self._pieces) if config.pair == "nsp" else None
+        self._complement = complement_ids(store.tokenizer) if config.reverse_complement else None
         self._store, self._pair, self._seed = store, config.pair, seed
         self.mean_length = self._mean_length()
 
@@ -74,6 +76,9 @@ class StoreExamples:
         elif self._tails is not None:
             parts, sequence_labels = nsp(self._store, parts, mix(keys, _PAIRING), self._tails)
         tokens = self._store.gather(parts.documents, parts.starts, parts.lengths)
+        if self._complement is not None:
+            ids, _ = strands_of(tokens.ids, tokens.offsets, mix(keys, _TURNING), self._complement)
+            tokens = replace(tokens, ids=ids)
         examples = assemble(tokens, 1 if self._pair is None else 2, cls_id=self._cls_id, sep_id=self._sep_id)
         examples = replace(examples, sequence_labels=sequence_labels)
         return self._masked(examples, mix(keys, _MASKING)) if self._masked else examples

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pluri.errors import DataError
 from pluri.report.charts import COLOURS, MARKERS, Figure, Section, colour
 from pluri.report.comparison import LOWER_IS_BETTER, PERCENT
+from pluri.report.starts import Course, verdicts
 from pluri.report.words import METRICS, metric_name
 from pluri.sequences import read_rows
 
@@ -67,6 +68,7 @@ def curves_section(file: Path, slots: Mapping[str, int], unit: str) -> Section:
         "legend": [{"name": method, "slot": slot % COLOURS} for method, slot in methods.items()],
         "counts": [{"value": str(count), "shown": f"{count:,}"} for count in counts],
         "unit": unit,
+        "starts": _starts(found, counts[-1], metric, percent),
         "seeds": max(len(runs.losses) for runs in found.values()),
         "figure": _figure(found, methods, counts[-1], metric, percent),
         "table": [_row(method, methods, count, runs, metric, percent) for (count, method), runs in found.items()],
@@ -89,6 +91,13 @@ def _read(file: Path) -> tuple[str, dict[tuple[int, str], _Runs]]:
             do = "remove the file, or fine-tune again"
             raise DataError(f"not a point of a curve: {error}", where=where, do=do) from None
     return metric, found
+
+
+def _starts(found: Mapping[tuple[int, str], _Runs], count: int, metric: str, percent: bool) -> list[str]:
+    """See `verdicts`; of the most labels."""
+    runs = {method: runs for (labelled, method), runs in found.items() if labelled == count}
+    courses = {m: {s: Course(loss, r.found.get(s, ())) for s, loss in r.losses.items()} for m, r in runs.items()}
+    return verdicts(courses, metric, percent)
 
 
 def _figure(

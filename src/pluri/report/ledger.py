@@ -31,6 +31,8 @@ def ledger_section(path: Path, manifest: Mapping[str, Any]) -> Section | None:
                 f"{ledger['unk']:,} tokens, {100 * ledger['unk'] / max(ledger.get('kept', read), 1):.2f}%",
             )
         )
+    if ledger.get("rare_letters"):
+        facts.append(("ambiguous or rare letters, and gaps", f"{ledger['rare_letters']:,}"))
     documents = max(ledger.get("documents", 0), 1)
     for key, words in (("duplicate_documents", "exact duplicates among them"), ("empty_documents", "empty documents")):
         if key in ledger:

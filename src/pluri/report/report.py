@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pluri.report.loss import loss_section
 from pluri.report.mistakes import MOST, mistakes_section
 from pluri.report.render import rendered
 from pluri.report.reproduce import reproduce_section
+from pluri.report.starts import over_tasks
 from pluri.report.story import pretraining_headline, steps, tiles
 from pluri.report.words import METHODS, Headline, headline
 from pluri.run.doctor import diagnose
@@ -70,7 +72,7 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
         "tiles": tiles(results, drawn, compared, unit),
         "about": about,
         "steps": steps(stores.values(), drawn, compared, unit, noted=any(found.notes for found in results)),
-        "methods": [{"name": m, "slot": slot, "about": METHODS[m]} for m, slot in slots.items() if m in METHODS],
+        "methods": _methods(slots),
         "comparisons": comparison_sections(compared, slots, unit),
         "notes": [note for found in results for note in found.notes],
         "loss": loss_section(drawn),
@@ -86,6 +88,14 @@ def _content(folders: Sequence[RunFolder], title: str | None) -> dict[str, Any]:
     }
     content["figures"] = _figures(content)
     return content
+
+
+def _methods(slots: Mapping[str, int]) -> list[Section]:
+    """What each method is, once, whatever runs it is of: "pretrained (run)"."""
+    first: dict[str, int] = {}
+    for method, slot in slots.items():
+        first.setdefault(method if method in METHODS else method.rpartition(" (")[0], slot)
+    return [{"name": m, "slot": slot, "about": METHODS[m]} for m, slot in first.items() if m in METHODS]
 
 
 def _beside(
@@ -155,7 +165,8 @@ def _named(journals: Sequence[Journal]) -> list[tuple[str, Journal]]:
 def _headline(compared: Sequence[Comparison], journals: Sequence[tuple[str, Journal]], unit: str) -> Headline:
     if compared:
         found = [headline(comparison, unit) for comparison in compared]
-        return next((one for one in found if one.verdict != "none"), found[0])
+        chosen = next((one for one in found if one.verdict != "none"), found[0])
+        return replace(chosen, details=[*chosen.details, *over_tasks(compared)])
     return pretraining_headline([journal for _, journal in journals])
 
 

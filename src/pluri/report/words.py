@@ -10,7 +10,7 @@ from pluri.report.comparison import Comparison, Estimate, crossings, size_to_rea
 PRETRAINED, RANDOM_START = "pretrained", "random start"
 COUNTS = "counted neighbours, no training"
 """What a pretraining began from that did not begin by chance: no step of training, then the labels."""
-NO_RIVALS = (PRETRAINED, COUNTS, RANDOM_START, "frozen features", "majority")
+NO_RIVALS = (PRETRAINED, COUNTS, RANDOM_START, "embeddings reset", "own pretraining", "frozen features", "majority")
 """Everything else is a simple method that a careful person would try first."""
 
 METHODS = {
@@ -19,9 +19,13 @@ METHODS = {
     "by side; then it learned from the labels. Its distance to the pretrained model is what training on blanks bought.",
     RANDOM_START: "The very same network begun by chance: it learns from the labels alone. "
     "Its distance to the pretrained model is what all that came before the labels bought.",
+    "embeddings reset": "The pretrained model with the vectors of its tokens begun by chance: what it knows of words "
+    "is gone, what it does with them is left.",
+    "own pretraining": "Another model, which taught itself on such sequences; then it learned from the labels.",
     "frozen features": "The pretrained model left exactly as it was; only a new last layer learned from the labels.",
     "TF-IDF + logistic regression": "A classic: counts words or groups of characters, and weighs them.",
     "TF-IDF + ridge regression": "A classic: counts words or groups of characters, and weighs them.",
+    "letters at their places + linear": "A classic: which letter stands at each place of sequences of one length.",
     "character windows + linear": "A classic: looks at the characters around each token, and weighs them.",
     "QANet": "A network built for questions before there was pretraining; it learns from the labels alone.",
     "static vectors + logistic regression": "A classic: one vector for each word, wherever it stands; weighs them.",

@@ -1,9 +1,11 @@
 """Fine-tuning: labelled files in, a model folder, results and predictions out."""
 
 import json
+import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -16,16 +18,17 @@ from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
 from pluri.run.mistakes import write_mistakes
 from pluri.run.outputs import prediction_lines, write_answers, write_curves, write_lines
-from pluri.run.predict import ANSWERING
+from pluri.run.predict import ANSWERING, WINDOWS
 from pluri.run.spans import keep_tagging, notes_on_spans
 from pluri.tasks.answer import Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
-from pluri.tasks.compare import Comparison, compare, parts_of
+from pluri.tasks.compare import Comparison, Symbols, compare, parts_of
 from pluri.tasks.fit import Tuning
 from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.metrics import Measured, Outcomes
 from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked, notes_on_unseen
+from pluri.tokens.symbols import meanings
 from pluri.tokens.tokenizer import Tokenizer
 
 Count = Annotated[int, Field(ge=1)]
@@ -57,6 +60,9 @@ class FinetuneConfig(Tuning):
         mean, or for tags on a word's and its neighbours'.
     qanet: also answer by a QANet with so many blocks in its model encoder (published: 7), from a random start and with
         as many passes over the training data as the others; 0 = leave it out.
+    symbols: for foreign sequences and a model of text, "random words": each symbol (of DNA and protein a letter, else
+        what stands between blanks, or a character) is read as one of the model's words, drawn anew by each seed.
+    own: the folder of another model, pretrained on such sequences, which is fine-tuned beside it.
     text_column, pair_columns, label_column: where a table keeps the text, the two sequences of a pair, the label.
     """
 
@@ -76,6 +82,8 @@ class FinetuneConfig(Tuning):
     baselines: bool = True
     qanet: int = Field(default=0, ge=0, strict=True)
     static_vectors: str | None = None
+    symbols: Symbols | None = None
+    own: Folder | None = None
     text_column: str = "text"
     pair_columns: tuple[str, str] = PAIR
     label_column: str = "label"
@@ -85,7 +93,7 @@ class FinetuneConfig(Tuning):
 class Results:
     """What results.json holds. rows: one a method, seed and metric. notes: what a reader must know to believe them.
 
-    leaks: how many sequences of one file also stand in another, word for word.
+    leaks: how many sequences of one file also stand in another, word for word. command: what does the same again.
     """
 
     rows: list[dict[str, Any]]
@@ -94,6 +102,7 @@ class Results:
     measured_on: str
     leaks: dict[str, int]
     notes: list[str]
+    command: str = ""
 
 
 class _File(NamedTuple):
@@ -131,6 +140,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     if task.kind == "translate" and not model.config.decoder_layers:
         do = "take a BART, or pretrain one with objective.denoise"
         raise UsageError(f"{model.config.family} has no decoder beside an encoder", where=str(config.model), do=do)
+    own = load_model(config.own, heads=task.heads(0)) if config.own else None
     comparisons = compare(
         model,
         tokenizer,
@@ -144,13 +154,21 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         baselines=config.baselines,
         static_vectors=config.static_vectors,
         qanet=config.qanet,
+        symbols=config.symbols,
+        own=own,
         say=Console(stderr=True, highlight=False, markup=False).print if progress else None,
     )
     results = _results(config, comparisons, train, validation, test)
+    best = comparisons[-1].best
+    if config.symbols and best.tokenizer is not None:
+        said = meanings(best.tokenizer, tokenizer)
+        tokenizer = best.tokenizer
+        shown = ", ".join(f"{symbol} = {word!r}" for symbol, word in islice(said.items(), 8))
+        what = f"each symbol is read as a word of the model's, drawn by each seed; seed {best.seed}: {shown}"
+        results.notes.append(f"{what}{', ...' * (len(said) > 8)}")
     # First what is small and took long: a disk that the model fills must not take it along.
     write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     write_curves(config.output, comparisons)
-    best = comparisons[-1].best
     assert best.model is not None
     assert best.predictions is not None
     _save(config, best.model, tokenizer, task, best.threshold)
@@ -247,7 +265,26 @@ def _results(
         measured_on="validation" if config.test is None else "test",
         leaks=leaks,
         notes=notes,
+        command=_command(config),
     )
+
+
+def _command(config: FinetuneConfig) -> str:
+    """The command line of a configuration: what is not as by default."""
+    words = ["pluri", "finetune"]
+    for name, value in config.model_dump(mode="json", exclude_defaults=True).items():
+        if isinstance(value, dict):
+            table = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
+            words += ["--set", f"{name}={{{table}}}"]
+        elif name in ("task", "model", "train", "validation", "test", "output"):
+            words += [f"--{name}", str(value)]
+        else:
+            words += ["--set", f"{name}={_toml(value)}"]
+    return shlex.join(words)
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: Measured) -> list[str]:
@@ -278,6 +315,9 @@ def _save(config: FinetuneConfig, model: Model, tokenizer: Tokenizer, task: Task
     kind = "pair" if task.kind == "pair" else None
     save_model(config.output, model, tokenizer, labels=task.labels or None, problem=problem, task=kind)
     keep_tagging(config.output, task)
+    (config.output / WINDOWS).unlink(missing_ok=True)  # of an earlier run
+    if config.window_overlap is not None:
+        write_lines(config.output / WINDOWS, [f"window_overlap = {config.window_overlap}"])
     if task.kind == "answer":
         kept = config.model_dump(include=set(Answering.model_fields), exclude_none=True)
         kept |= {} if threshold is None else {"null_score_diff_threshold": threshold}

@@ -20,6 +20,7 @@ from pluri.tasks.fit import Predictions
 from pluri.tasks.fit import predict as predict_units
 from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.intervals import bootstrap
+from pluri.tasks.long import Windows
 from pluri.tasks.questions import read_questions
 from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Kind, Labelled, Task, notes_on_unseen
@@ -28,6 +29,9 @@ from pluri.tokens.tokenizer import Tokenizer
 
 ANSWERING = "answering.toml"
 """The settings of answers, in a model folder."""
+
+WINDOWS = "windows.toml"
+"""How a model folder's own fine-tuning read what is longer than the model reads."""
 
 _HEADS: tuple[Kind, ...] = ("classify", "tag", "answer")  # of fine-tuned models: the head "pair" is of pretrained ones
 
@@ -44,8 +48,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Every metric of a fine-tuned model on labelled data, each with its 95% bootstrap interval over the sequences.
 
-    settings: "name=value" for a field of `Answering`, of tags `Tagging` (legal=true), of texts `Writing` (beams=1); by
-        default as in fine-tuning.
+    settings: "name=value" for a field of `Answering`, of tags `Tagging` (legal=true), of texts `Writing` (beams=1), of
+        classes, numbers and tags `Windows` (window_overlap=32); by default as in fine-tuning.
+    truncate: cut longer sequences, also where fine-tuning read them in windows.
     Returns {"accuracy": ..., "accuracy_low": ..., "accuracy_high": ..., ..., "sequences": how many}; of two labels also
     "positive": which one positive_f1 is of; of answers also "scoring": by whose rules, "words" (SQuAD) or "characters"
     (CMRC and DRCD); where there are any, "notes": labels that training never showed, questions left out.
@@ -116,6 +121,7 @@ class _Tuned:
     task: Task
     settings: Answering
     writing: Writing
+    windows: Windows
 
     def say(self, records: Sequence[Labelled], truncate: bool) -> Predictions:
         config = self.model.config
@@ -126,6 +132,7 @@ class _Tuned:
         if self.task.kind == "answer":
             examples = AnswerExamples(records, self.tokenizer, settings=self.settings, **common)
         else:
+            common |= {"overlap": None if truncate else self.windows.window_overlap}
             examples = TaskExamples(records, self.task, self.tokenizer, truncate=truncate, **common)
         return predict_units(self.model, self.task, examples)
 
@@ -138,8 +145,13 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
         kind = "translate"
     if kind is None:
         raise UsageError("this model was not fine-tuned", where=str(folder), do="run pluri finetune first")
-    if settings and kind in ("classify", "pair"):
-        raise UsageError(f"a model of the task {kind} has no settings", where=settings[0], do="leave them out")
+    overlap = [setting for setting in settings if setting.partition("=")[0].strip() == "window_overlap"]
+    settings = [setting for setting in settings if setting not in overlap]
+    if (settings and kind in ("classify", "pair")) or (overlap and kind not in ("classify", "tag")):
+        what = f"a model of the task {kind} has no such setting"
+        raise UsageError(what, where=[*settings, *overlap][0], do="leave it out")
+    file = Path(folder) / WINDOWS
+    windows = Windows.load(file if file.exists() else None, overlap)
     kept = Path(folder) / ANSWERING
     answering = Answering.load(kept if kept.exists() else None, list(settings) if kind == "answer" else [])
     regression = described.problem == "regression"
@@ -150,4 +162,4 @@ def _load(folder: str | Path, settings: Sequence[str]) -> _Tuned:
     tagging = kept_tagging(folder, labels, settings) if kind == "tag" else Tagging()
     threshold = answering.null_score_diff_threshold
     task = Task(kind, labels, metric, answering.scoring, threshold, tagging.scheme, tagging.legal)
-    return _Tuned(model, tokenizer, task, answering, writing)
+    return _Tuned(model, tokenizer, task, answering, writing, windows)

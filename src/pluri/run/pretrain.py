@@ -167,7 +167,7 @@ def _check_enough(config: PretrainConfig, store: TokenStore, documents: _Documen
     for each in store.stores if isinstance(store, JoinedStore) else [store]:
         unknown = each.manifest.ledger.unk / each.num_tokens
         if unknown > _MOST_UNKNOWN:
-            do = "train a tokenizer on this text (--kind kmer for DNA, char for protein), and prepare again"
+            do = "train a tokenizer on this text (--kind dna, protein, or char), and prepare again"
             raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(each.path), do=do)
     fewest = min(documents, key=lambda name: len(documents[name]))
     if not len(documents[fewest]):

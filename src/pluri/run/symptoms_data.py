@@ -45,8 +45,8 @@ def diagnose_ledger(ledger: Mapping[str, Any]) -> list[Finding]:
     adds_up = Finding("ledger", "ok", "kept + truncated + dropped tokens add up to all that was read", 0.0)
     lost = Finding("ledger", "problem", f"{missing:,} tokens are in no column of the ledger", missing, "prepare again")
     wider = (
-        "train a tokenizer on this text: --kind kmer for DNA, char for protein and other text without spaces, byte_bpe "
-        "for text of any kind, or a larger --vocab-size"
+        "train a tokenizer on this text: --kind dna, protein, char for other text without spaces, byte_bpe for text "
+        "of any kind, or a larger --vocab-size"
     )
     findings = [
         lost if missing else adds_up,

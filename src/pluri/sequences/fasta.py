@@ -1,9 +1,11 @@
-"""FASTA: sequences of letters under `>` headers (Lipman and Pearson 1985)."""
+"""FASTA: sequences of letters under `>` headers (Lipman and Pearson 1985); FASTQ: reads with their qualities."""
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pluri.errors import DataError
+from pluri.sequences.files import opened
 from pluri.sequences.lines import PIECE, pieces
 from pluri.sequences.record import Record
 
@@ -44,3 +46,24 @@ def read_fasta(file: str) -> Iterator[Record]:
 def _record(header: str, letters: list[str], where: str, continued: bool) -> Record:
     name, _, description = header.strip().partition(" ")
     return Record("".join(letters), where, id=name or None, meta={"description": description}, continued=continued)
+
+
+def read_fastq(file: str) -> Iterator[Record]:
+    """One record a read, four lines each: id and description as in FASTA, meta["qualities"] = as many characters.
+
+    DataError, with file:line: an empty file, a record that is cut short or has other qualities than letters.
+    """
+    import dnaio
+
+    count = 0
+    with opened(file) as stream:
+        try:
+            for read in dnaio.open(stream, fileformat="fastq"):  # pyright: ignore[reportAttributeAccessIssue]
+                header = _record(read.name, [read.sequence], f"{file}:{4 * count + 1}", continued=False)
+                yield replace(header, meta={**header.meta, "qualities": read.qualities})
+                count += 1
+        except dnaio.FileFormatError as error:
+            line = (error.line or 0) + 1
+            raise DataError(f"not valid FASTQ: {error.message}", where=f"{file}:{line}", do="mend the record") from None
+    if not count:
+        raise DataError("the file is empty", where=file, do="fill it or leave it out")

@@ -26,6 +26,12 @@ FORMATS = {
     ".fasta": "fasta",
     ".fna": "fasta",
     ".faa": "fasta",
+    ".fastq": "fastq",
+    ".fq": "fastq",
+    ".abc": "abc",
+    ".mid": "midi",
+    ".midi": "midi",
+    ".krn": "kern",
 }
 COMPRESSIONS = (".gz", ".zst")
 

@@ -1,29 +1,32 @@
-"""Reading records from text, JSON lines, CSV, TSV, Parquet and FASTA, streamed: memory never grows with the file."""
+"""Reading records of every format, streamed: memory never grows with the file."""
 
 import csv
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pluri.errors import DataError, UsageError
-from pluri.sequences.fasta import read_fasta
+from pluri.sequences.fasta import read_fasta, read_fastq
 from pluri.sequences.files import checked_format, opened, seekable
 from pluri.sequences.lines import PIECE, lines, pieces
+from pluri.sequences.music import read_music
 from pluri.sequences.record import Record
 
 _BLANK_LINE = re.compile(rb"\n[ \t\r]*\n\s*\S")
 
 
 def read_records(file: str, *, text_column: str = "text") -> Iterator[Record]:
-    """The records of one file, by its suffix: .txt .jsonl .json .csv .tsv .parquet .fa .fasta .fna .faa, also .gz .zst.
+    """The records of one file, by its suffix (see FORMATS in sequences/files.py), also .gz .zst.
 
     .txt: if its first 16 MiB have a blank line between lines, documents are the blocks between blank lines; otherwise
-    each line is a document. FASTA: a record is a document. The others: a row is a document, its text in `text_column`.
+    each line is a document. FASTA and FASTQ: a record is a document; of music a score, see
+    `read_music`. The others: a row is a document, its text in `text_column`.
     A document of .txt or a FASTA record beyond 16 MiB comes in several records, the later ones `continued`, so that
     memory stays bounded.
     DataError, with file:line: an empty, binary or damaged file, broken UTF-8 or JSON, a missing column, FASTA without
@@ -32,8 +35,8 @@ def read_records(file: str, *, text_column: str = "text") -> Iterator[Record]:
     kind = checked_format(file)
     if kind == "text":
         yield from _read_text(file)
-    elif kind == "fasta":
-        yield from read_fasta(file)
+    elif kind in SEQUENCES:
+        yield from SEQUENCES[kind](file)
     else:
         for row, where in read_rows(file):
             yield _record(row, where, text_column)
@@ -166,4 +169,11 @@ def _parquet_rows(file: str) -> Iterator[tuple[dict[str, Any], str]]:
             raise DataError(f"not valid Parquet: {error}", where=file, do="check that the file is whole") from None
 
 
+SEQUENCES: dict[str, Callable[[str], Iterator[Record]]] = {
+    "fasta": read_fasta,
+    "fastq": read_fastq,
+    "abc": partial(read_music, kind="abc"),
+    "midi": partial(read_music, kind="midi"),
+    "kern": partial(read_music, kind="kern"),
+}
 _TABLES = {"jsonl": _json_rows, "csv": _delimited_rows, "tsv": _delimited_rows, "parquet": _parquet_rows}

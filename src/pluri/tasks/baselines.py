@@ -1,4 +1,5 @@
-"""Baselines that every result is shown beside: frozen features, TF-IDF, character windows, the most frequent class.
+"""Baselines that every result is shown beside: frozen features, TF-IDF, letters at their places, character windows, the
+most frequent class.
 
 Each chooses its regularization on the validation data, as the fine-tuned model chooses its best moment.
 
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -26,11 +27,13 @@ from pluri.models.heads import Model
 from pluri.runtime import pick_device
 from pluri.tasks.encode import TaskExamples
 from pluri.tasks.fit import Split, labelled_positions, prediction_batches
+from pluri.tasks.long import mean_vote
 from pluri.tasks.pair import compared
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tasks.windows import TokenWindows
 
 _MAX_UNITS = 20_000  # training tokens that the logistic regression on frozen features sees: more takes minutes
+_FEW_LETTERS = 20  # different ones, up to which stretches of 6 are few enough to be counted
 _SPACED = 0.05  # blanks a character, above which a text is taken to be written in words
 
 
@@ -47,7 +50,7 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
     """TF-IDF of words and word pairs, or of 1 to 4 characters, and logistic (or ridge) regression.
 
     The choice between the two, and of the regularization, is made on the validation data. Texts without spaces have no
-    words to try. Of pairs, see `_weighed`.
+    words to try; those of few letters, as DNA, longer stretches (k-mers). Of pairs, see `_weighed`.
     """
     texts = [text for record in train for text in record.units]
     targets = task.targets(train)
@@ -55,6 +58,8 @@ def tfidf(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled],
     joined = "".join(texts)
     if joined.count(" ") > _SPACED * len(joined):
         choices.append({"analyzer": "word", "ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b|[^\w\s]"})
+    elif len(set(joined)) <= _FEW_LETTERS:
+        choices.append({"analyzer": "char", "ngram_range": (1, 6)})
     fitted: list[tuple[float, Any, TfidfVectorizer]] = []
     for choice in choices:
         vectorizer = TfidfVectorizer(sublinear_tf=True, **choice).fit(texts)
@@ -76,6 +81,27 @@ def _weighed(vectorizer: TfidfVectorizer, records: Sequence[Labelled]) -> Any:
         return first
     product = first.multiply(others[0])
     return hstack([first, *others, abs(first - others[0]), product, product.sum(1)], format="csr")
+
+
+def places(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:
+    """Logistic (or ridge) regression on which letter stands at each place: of sequences of one length.
+
+    What stretches of letters cannot tell: that a site is in the middle, and which letters stand beside it.
+    """
+    vectorizer = CountVectorizer(analyzer=_placed).fit(record.units[0] for record in train)
+    known, seen, asked = (vectorizer.transform(r.units[0] for r in part) for part in (train, validation, test))
+    models = [_fitted(_regression(task, strength), known, task.targets(train)) for strength in (0.01, 0.1, 1.0)]
+    return max(models, key=lambda model: _score(task, validation, model.predict(seen))).predict(asked)
+
+
+def of_one_length(records: Iterable[Labelled]) -> bool:
+    """Whether these are sequences of letters, all of the same length."""
+    texts = [record.units[0] for record in records]
+    return len({len(text) for text in texts}) == 1 and not any(" " in text for text in texts)
+
+
+def _placed(text: str) -> list[str]:
+    return [f"{place} {letter}" for place, letter in enumerate(text.upper())]
 
 
 def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:
@@ -139,6 +165,8 @@ def _features(model: Model, task: Task, split: Split) -> Iterable[NDArray[np.flo
         examples = examples.alone()
     batches = prediction_batches(examples, model.config.max_length)
     states = (pick(model.hidden(b.to(device)).flatten(0, 1).float().cpu(), b).numpy() for b in batches)
+    if isinstance(examples, TaskExamples) and examples.votes is not None:
+        states = [mean_vote(states, examples.votes, int(examples.units.sum()))]
     yield from _compared(states) if task.kind == "pair" else states
 
 

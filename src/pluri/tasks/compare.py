@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,18 +13,22 @@ from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.models.lora import Lora
 from pluri.tasks.curves import curve
-from pluri.tasks.fit import Predictions, Split, Tuning, fit, predict, settled, with_new_head
+from pluri.tasks.fit import Fresh, Predictions, Tuning, fit, predict, settled, with_new_head
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Measured, Outcome, Outcomes
 from pluri.tasks.qanet import answered_by_qanet
+from pluri.tasks.reading import Reader, Splits
 from pluri.tasks.static import StaticVectors, read_vectors, words_of
 from pluri.tasks.task import Labelled, Targets, Task, draw
+from pluri.tokens.symbols import random_words
 from pluri.tokens.tokenizer import Tokenizer
 
+RESET, OWN = "embeddings reset", "own pretraining"
 PRETRAINED, RANDOM_START, FROZEN, MAJORITY = "pretrained", "random start", "frozen features", "majority"
 COPIED = "source copied"
+Symbols = Literal["random words"]
 TFIDF, TFIDF_RIDGE = "TF-IDF + logistic regression", "TF-IDF + ridge regression"
-WINDOWS = "character windows + linear"
+WINDOWS, PLACES = "character windows + linear", "letters at their places + linear"
 QANET = "QANet"
 STATIC, STATIC_RIDGE = "static vectors + logistic regression", "static vectors + ridge regression"
 
@@ -34,7 +38,7 @@ class Run:
     """One method on one seed. model, predictions: of the fine-tuned ones. validation: what the method was chosen by.
 
     threshold: of answers, what validation made of the task's. lora: the adapters that are merged into the model.
-    curve: of the fine-tuned ones, how training went, see `pluri.tasks.curves`.
+    curve: of the fine-tuned ones, how training went, see `pluri.tasks.curves`. tokenizer: what the model reads with.
     """
 
     method: str
@@ -46,6 +50,7 @@ class Run:
     threshold: float | None = None
     curve: Sequence[dict[str, Any]] = ()
     lora: Lora | None = None
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +128,6 @@ def parts_of(outcome: Measured) -> Mapping[str, Measured]:
     return outcome.parts if isinstance(outcome, Outcomes) else {"": outcome}
 
 
-class Splits(NamedTuple):
-    """What one fine-tuning learns from, is chosen by, and is judged on."""
-
-    train: Split
-    validation: Split
-    test: Split
-
-    @property
-    def records(self) -> tuple[Sequence[Labelled], Sequence[Labelled], Sequence[Labelled]]:
-        return self.train.records, self.validation.records, self.test.records
-
-
 def compare(
     model: Model,
     tokenizer: Tokenizer,
@@ -149,6 +142,8 @@ def compare(
     baselines: bool = True,
     static_vectors: str | None = None,
     qanet: int = 0,
+    symbols: Symbols | None = None,
+    own: tuple[Model, Tokenizer] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[Comparison]:
     """Fine-tunes on so many of the training sequences, drawn anew by each seed, and judges everything on `test`.
@@ -161,12 +156,24 @@ def compare(
         `tuning` says of the pretrained model's (`Adaptation.of_random_start`).
     static_vectors: a file of word vectors (see `read_vectors`), for one more baseline.
     qanet: blocks of a QANet that answers, too (see pluri.tasks.qanet); 0 = none.
+    symbols: "random words" reads each symbol as a word of the model's, other ones with each seed (see `random_words`);
+        among the baselines is then the model with its token embeddings from initial values.
+    own: another model with its tokenizer, pretrained on such sequences, to be fine-tuned beside it.
     say: is told of each run when it is done; while one is going on, stderr shows how far it is.
     """
     if qanet and task.kind != "answer":
         raise UsageError(f"QANet answers questions, the task is {task.kind}", where="qanet", do="leave it out")
     tuning = tuning or Tuning()
     tuning.check(model.config)
+    if tuning.window_overlap is not None and task.kind not in ("classify", "tag"):
+        do = "set doc_stride" if task.kind == "answer" else "leave it out"
+        raise UsageError(f"the task {task.kind} is not read in windows", where="window_overlap", do=do)
+    if tuning.reverse_complement and task.kind not in ("classify", "tag"):
+        what = f"the task {task.kind} is not read from either strand"
+        raise UsageError(what, where="reverse_complement", do="leave it out")
+    if (symbols or own) and not task.labels_units:
+        where = "symbols" if symbols else "own"
+        raise UsageError(f"the task {task.kind} is about text", where=where, do="leave it out")
     task.targets(train)  # an unusable label or a missing package stops the work before it begins
     if baselines and task.labels_units:
         _scikit_learn()
@@ -177,31 +184,44 @@ def compare(
             raise UsageError(what, where="static_vectors", do="leave it out")
         words = (word for record in (*train, *validation, *test) for word in words_of(task, record))
         vectors = read_vectors(static_vectors, words)
-    make: dict[str, Any] = {"task": task, "tokenizer": tokenizer}
-    make |= {"length": model.config.max_length, "truncate": tuning.truncate}
-    make |= {"settings": tuning, "token_types": model.config.token_types}
-    held_out, asked = Split.of(validation, **make), Split.of(test, **make)
-    truncated = {"validation": held_out.encoded.truncated, "test": asked.encoded.truncated}
+    about: tuple[Any, ...] = (task, tuning, validation, test)
+    readers: dict[int, Reader] = {}
+    beside = Reader.of(*own, *about) if own else None
     coverage = vectors.coverage(task, test) if vectors else None
     found: list[Comparison] = []
     for count in labelled:
         if found:
             found[-1].forget()
-        found.append(Comparison(task, task.kind, count or len(train), dict(truncated), coverage=coverage))
+        found.append(Comparison(task, task.kind, count or len(train), coverage=coverage))
         for seed in seeds:
-            drawn = Split.of(draw(train, count, seed), learn=True, **make)
-            found[-1].truncated["training"] = drawn.encoded.truncated
+            drawn, shared = draw(train, count, seed), seed if symbols else seeds[0]
+            if shared not in readers:
+                reads = random_words(tokenizer, _texts(task, train), seed) if symbols else tokenizer
+                readers[shared] = Reader.of(model, reads, *about)
+            reader = readers[shared]
+            splits = reader.splits(drawn, seed)
+            parts = {"validation": splits.validation, "test": splits.test, "training": splits.train}
+            found[-1].truncated.update((name, split.encoded.truncated) for name, split in parts.items())
             part = f"{found[-1].labelled} labelled, seed {seed}"
-            splits, shown = Splits(drawn, held_out, asked), part if say else None
-            for run in _runs(model, task, splits, seed, tuning, baselines, vectors, qanet, shown):
+            shown = part if say else None
+            others = (beside.model, beside.splits(drawn, seed)) if beside else None
+            for run in _runs(reader, task, splits, seed, tuning, baselines, vectors, qanet, symbols, others, shown):
                 found[-1].add(run)
                 if say:
                     say(f"{run.method}, {part}: {task.metric} {run.outcome.value(task.metric):.3f}")
     return found
 
 
+def _texts(task: Task, records: Sequence[Labelled]) -> list[str]:
+    """What symbols are found in. A tag a letter is a text of letters."""
+    if task.kind != "tag":
+        return [text for record in records for text in record.units]
+    letters = all(len(unit) == 1 for record in records for unit in record.units)
+    return ["".join(r.units) if letters else " ".join(r.units) for r in records]
+
+
 def _runs(
-    model: Model,
+    reader: Reader,
     task: Task,
     splits: Splits,
     seed: int,
@@ -209,14 +229,24 @@ def _runs(
     baselines: bool,
     vectors: StaticVectors | None,
     qanet: int,
+    symbols: Symbols | None,
+    own: tuple[Model, Splits] | None,
     shown: str | None,
 ) -> Iterator[Run]:
     """Every method on one draw of the training data. shown: what that is called in the progress; None shows none."""
-    for method in (PRETRAINED, RANDOM_START) if baselines else (PRETRAINED,):
-        fresh = method == RANDOM_START
+    model = reader.model
+    starts: dict[str, tuple[Model, Splits, Fresh]] = {PRETRAINED: (model, splits, False)}
+    if own:
+        starts[OWN] = (*own, False)
+    if symbols and baselines:
+        starts[RESET] = (model, splits, "embeddings")
+    if baselines:
+        starts[RANDOM_START] = (model, splits, True)
+    for method, (start, read, fresh) in starts.items():
         how = tuning.of_random_start() if fresh else tuning
         progress = f"{method}, {shown}" if shown else None
-        yield fine_tuned(method, model, task, splits, seed, how, fresh=fresh, progress=progress)
+        run = fine_tuned(method, start, task, read, seed, how, fresh=fresh, progress=progress)
+        yield replace(run, tokenizer=reader.tokenizer) if method == PRETRAINED else run
     if baselines and task.kind == "translate":
         copies = np.array([record.units[0] for record in splits.test.records], object)
         yield Run(COPIED, seed, task.outcome(splits.test.records, copies))
@@ -239,13 +269,10 @@ def fine_tuned(
     seed: int,
     tuning: Tuning,
     *,
-    fresh: bool = False,
+    fresh: Fresh = False,
     progress: str | None = None,
 ) -> Run:
-    """Fine-tunes a copy of `start`, or with `fresh` the same model from a random start, and judges it on the test.
-
-    progress: see `train`.
-    """
+    """Fine-tunes a copy of `start` and judges it on the test. fresh: see `with_new_head`. progress: see `train`."""
     tuned = with_new_head(start, task, seed, fresh=fresh, dropout=tuning.dropout)
     trained = fit(tuned, task, splits.train, splits.validation, tuning, seed=seed, progress=progress)
     final = settled(task, trained.best)
@@ -265,6 +292,8 @@ def _baselines(
         yield WINDOWS, simple.windows(task, *splits.records)
     else:
         yield TFIDF_RIDGE if task.regression else TFIDF, simple.tfidf(task, *splits.records)
+    if task.kind == "classify" and simple.of_one_length(r for part in splits.records for r in part):
+        yield PLACES, simple.places(task, *splits.records)
     if vectors is not None:
         values = simple.regressed(task, lambda split: vectors.features(task, split.records), *splits)
         yield STATIC_RIDGE if task.regression else STATIC, values

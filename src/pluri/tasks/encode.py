@@ -4,6 +4,7 @@ Legend: n examples, T tokens in all, U units, W words, G sequences.
 """
 
 import copy
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 
 from pluri.batches.example import IGNORE, Examples
 from pluri.errors import DataError, UsageError
+from pluri.runtime import sequence_keys
+from pluri.tasks.long import check_overlap, token_windows, word_windows
 from pluri.tasks.pair import FIRST, SECOND, encode_pairs
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.ragged import offsets_of, slices
+from pluri.tokens.strands import complement_ids, strands_of
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.words import spaced
 
@@ -23,13 +27,17 @@ class TaskExamples:
 
     length: the longest example, special tokens included. A tagged sentence beyond it becomes several examples, cut
         between words, so that every token gets its label; each window sees only itself.
+    overlap: read what is longer in windows that share so many tokens; each learns, and gets its vote, by itself. Of
+        tagged sentences None is 0.
     truncate: cut longer texts at the end, of a pair the longer one first, and count them in `truncated`. False makes
         them a DataError.
     token_types: segments that the model tells apart; of pairs.
     targets: the class or the number of each unit, (U,); None where nothing is known: all are 0 then.
+    strands: a seed, by which half of the examples, other ones in each epoch, are those of the other strand of DNA.
 
     pair_sizes: int64 (n, 5), the tokens in each part of a pair (see `EncodedPairs`); None of other tasks.
     units: int64 (G,), how many labels each sequence takes.
+    votes: int64, the unit that each example, or each labelled position, speaks of; None: each of its own, in order.
     """
 
     def __init__(
@@ -40,8 +48,10 @@ class TaskExamples:
         *,
         length: int,
         truncate: bool = False,
+        overlap: int | None = None,
         token_types: int = 2,
         targets: NDArray | None = None,
+        strands: int | None = None,
     ) -> None:
         before = np.array([i for i in (tokenizer.cls_id,) if i is not None], np.int32)
         after = np.array([i for i in (tokenizer.sep_id,) if i is not None], np.int32)
@@ -49,25 +59,38 @@ class TaskExamples:
         if room < 1:
             raise UsageError(f"no token fits into a model of length {length}", where="max_length")
         self.truncated, self.token_type_ids, self.pair_sizes = 0, None, None
-        labelled = None
+        labelled, votes = None, np.arange(len(records))
+        self._strands, self._ends = strands, (len(before), len(after))
+        self._complement = None if strands is None else complement_ids(tokenizer)
+        shared = check_overlap(overlap, room)
+        if task.kind == "tag" and (tokenizer.kmer or 1) > 1:
+            do = "tag with the kinds dna, protein or char"
+            raise UsageError("overlapping k-mers are not one to a token", do=do)
+        if tokenizer.alphabet:
+            for record in records:
+                tokenizer.alphabet.check("".join(record.units), record.where)
         if task.kind == "tag":
-            if tokenizer.kmer:
-                raise UsageError("overlapping k-mers are not one to a token", do="tag with a char tokenizer")
-            pieces, labelled = _words(records, tokenizer, room)
+            pieces, labelled, votes = _words(records, tokenizer, room, shared)
         elif task.kind == "pair":
             pairs = encode_pairs(records, tokenizer, length, truncate=truncate)
             pieces, self.truncated, self.pair_sizes = pairs.pieces, pairs.truncated, pairs.sizes
             before, after = before[:0], after[:0]  # a pair comes with its own special tokens
             if token_types > 1:
                 self.token_type_ids = np.minimum(pairs.types, token_types - 1)
-        else:
+        elif overlap is None:
             pieces, self.truncated = encoded_texts(records, tokenizer, room, truncate)
+        else:
+            whole, _ = encoded_texts(records, tokenizer, sys.maxsize, False)
+            windows = [token_windows(len(ids), room, shared) for ids in whole]
+            pieces = [ids[start:end] for ids, cuts in zip(whole, windows, strict=True) for start, end in cuts]
+            votes = np.repeat(votes, [len(cuts) for cuts in windows])
         lengths = np.array([len(p) for p in pieces], np.int64)
         self.offsets = offsets_of(lengths + len(before) + len(after))
         parts = [part for piece in pieces for part in (before, piece, after)]
         self.input_ids = np.concatenate(parts, dtype=np.int32)
         self.units = task.num_labels(records)
-        wanted = np.zeros(self.units.sum()) if targets is None else targets
+        wanted = (np.zeros(self.units.sum()) if targets is None else targets)[votes]
+        self.votes = None if np.array_equal(votes, np.arange(self.units.sum())) else votes
         self.labels, self.sequence_labels = None, None
         if labelled is not None:
             self.labels = np.full(len(self.input_ids), IGNORE, np.int32)
@@ -90,9 +113,9 @@ class TaskExamples:
         return len(self.offsets) - 1
 
     def with_numbers(self, numbers: NDArray) -> "TaskExamples":
-        """The same sequences with other numbers to predict, (n,)."""
+        """The same sequences with other numbers to predict, (U,)."""
         other = copy.copy(self)
-        other.sequence_labels = numbers.astype(np.float32)
+        other.sequence_labels = (numbers if self.votes is None else numbers[self.votes]).astype(np.float32)
         return other
 
     def alone(self) -> "TaskExamples":
@@ -107,13 +130,18 @@ class TaskExamples:
         return other
 
     def examples(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
-        """The examples at `index`; labelled data look the same in every epoch."""
-        del epoch
+        """The examples at `index`; labelled data look the same in every epoch, but for their strand."""
         lengths = np.diff(self.offsets)[index]
-        flat = slices(self.offsets[index], lengths)
+        offsets, flat = offsets_of(lengths), slices(self.offsets[index], lengths)
+        ids = self.input_ids[flat]
+        if self._complement is not None and self._strands is not None:
+            before, after = self._ends
+            keys = sequence_keys(self._strands, epoch, index)
+            ids, source = strands_of(ids, offsets, keys, self._complement, before=before, after=after)
+            flat = flat[source]  # a letter takes its label along
         return Examples(
-            self.input_ids[flat],
-            offsets_of(lengths),
+            ids,
+            offsets,
             labels=None if self.labels is None else self.labels[flat],
             token_type_ids=None if self.token_type_ids is None else self.token_type_ids[flat],
             sequence_labels=None if self.sequence_labels is None else self.sequence_labels[index],
@@ -132,37 +160,39 @@ def encoded_texts(
                 raise DataError(
                     f"a text of {len(encoding.ids)} tokens, the model reads {room}",
                     where=record.where,
-                    do="shorten it, or cut such texts at the end: --truncate (pluri finetune: --set truncate=true)",
+                    do="shorten it, or cut such texts at the end: --truncate (pluri finetune: --set truncate=true); "
+                    "for labels and numbers also --set window_overlap=32, which reads windows",
                 )
         pieces.append(np.array(encoding.ids[:room], np.int32))
     return pieces, cut
 
 
 def _words(
-    records: Sequence[Labelled], tokenizer: Tokenizer, room: int
-) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int64]]]:
-    """The ids of each window, and the places in it where its words' first pieces stand."""
+    records: Sequence[Labelled], tokenizer: Tokenizer, room: int, overlap: int
+) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int64]], NDArray[np.int64]]:
+    """The ids of each window, the places in it where its words' first pieces stand, and which units these are."""
     flat = [text for record in records for text in spaced(record.units)]
     words = zip(tokenizer.encode_batch(flat), flat, strict=True)
-    pieces, labelled = [], []
+    pieces, labelled, units, done = [], [], [], 0
     for record in records:
-        ids: list[int] = []
-        at: list[int] = []
+        known: list[list[int]] = []
+        firsts: list[int] = []
         for _ in record.units:
             encoding, text = next(words)
             word = encoding.ids[:room] or [_unknown(tokenizer, text, record.where)]
             first = 0
             if text.startswith(" "):  # the label stands on the word's own first piece, not on the space before it
                 first = next((i for i, (_, end) in enumerate(encoding.offsets[:room]) if end > 1), 0)
-            if len(ids) + len(word) > room:
-                pieces.append(np.array(ids, np.int32))
-                labelled.append(np.array(at, np.int64))
-                ids, at = [], []
-            at.append(len(ids) + first)
-            ids += word
-        pieces.append(np.array(ids, np.int32))
-        labelled.append(np.array(at, np.int64))
-    return pieces, labelled
+            known.append(word)
+            firsts.append(first)
+        sizes = [len(word) for word in known]
+        for start, end in word_windows(sizes, room, overlap):
+            pieces.append(np.array([index for word in known[start:end] for index in word], np.int32))
+            begins = offsets_of(np.array(sizes[start:end], np.int64))[:-1]
+            labelled.append(begins + np.array(firsts[start:end], np.int64))
+            units.append(np.arange(done + start, done + end))
+        done += len(known)
+    return pieces, labelled, np.concatenate(units)
 
 
 def _unknown(tokenizer: Tokenizer, text: str, where: str) -> int:

@@ -6,12 +6,12 @@ Legend: B rows, L positions a row, D width, C classes, U units, P labelled posit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from pluri.batches.batch import Batch
@@ -27,6 +27,7 @@ from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.decode import Nbest, best_spans, best_threshold
 from pluri.tasks.encode import TaskExamples
+from pluri.tasks.long import mean_vote
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tasks.translate import TextExamples, Writing, write_targets
 from pluri.tasks.viterbi import legal_labels
@@ -49,6 +50,7 @@ _SHORTEST_ROW = 128
 # positions, 202 in batches of 2,048, 255 in rows of 64 besides. A GPU wants large batches.
 _PREDICTION_ROW, _PREDICTION_TOKENS, _PREDICTION_TOKENS_ON_CPU = 64, 8192, 2048
 THRESHOLD = "null_score_diff_threshold"
+Fresh = bool | Literal["embeddings"]
 Encoded = TaskExamples | AnswerExamples | TextExamples
 
 
@@ -69,6 +71,10 @@ class Tuning(Adaptation, Answering, Writing):
     validations: how often the model is validated on the way; the best of them is kept.
     precision: of the products; auto takes bf16 where that is fast.
     truncate: cut what is longer than the model reads, instead of refusing it.
+    window_overlap: read what is longer than the model reads in windows that share so many tokens, each of which learns
+        by itself; predicted is the mean of their probabilities or numbers. Tagged sentences always are, with 0 as
+        default.
+    reverse_complement: learn DNA from either strand: each sequence from the other one with probability 1/2, by its key.
     """
 
     verbatim: ClassVar[tuple[str, ...]] = ("class_weights",)
@@ -87,6 +93,14 @@ class Tuning(Adaptation, Answering, Writing):
     validations: int = Field(default=6, ge=1)
     precision: Precision = "auto"
     truncate: bool = False
+    window_overlap: int | None = Field(default=None, ge=0)
+    reverse_complement: bool = False
+
+    @model_validator(mode="after")
+    def _cut_or_read(self) -> Self:
+        if self.truncate and self.window_overlap is not None:
+            raise ValueError("longer sequences are cut (truncate) or read in windows (window_overlap): leave one out")
+        return self
 
     def batches(self, examples: Encoded, most: int, seed: int) -> Batches:
         """Batches of the training data, in rows of at most `most` positions."""
@@ -136,20 +150,21 @@ class Split:
         length: int,
         truncate: bool,
         *,
+        overlap: int | None = None,
         settings: Answering | None = None,
         token_types: int = 2,
         learn: bool = False,
+        strands: int | None = None,
     ) -> "Split":
-        """settings, learn: of answers, see AnswerExamples. token_types: segments that the model tells apart."""
+        """settings, learn: of answers, see AnswerExamples. The others: see TaskExamples."""
         if task.kind == "translate":
             return cls(records, TextExamples(records, tokenizer, length=length, truncate=truncate))
         targets = task.knowing(records).targets(records)
         if task.kind == "answer":
             common: dict[str, Any] = {"length": length, "settings": settings, "token_types": token_types}
             return cls(records, AnswerExamples(records, tokenizer, targets=targets, learn=learn, **common))
-        encoded = TaskExamples(
-            records, task, tokenizer, length=length, truncate=truncate, token_types=token_types, targets=targets
-        )
+        reading: dict[str, Any] = {"length": length, "truncate": truncate, "overlap": overlap, "strands": strands}
+        encoded = TaskExamples(records, task, tokenizer, token_types=token_types, targets=targets, **reading)
         return cls(records, encoded)
 
 
@@ -166,18 +181,19 @@ class Predictions:
     nbest: Nbest | None = None
 
 
-def with_new_head(model: Model, task: Task, seed: int, *, fresh: bool = False, dropout: float | None = None) -> Model:
+def with_new_head(model: Model, task: Task, seed: int, *, fresh: Fresh = False, dropout: float | None = None) -> Model:
     """A copy of a model that ends in a new output layer for `task`; nothing of it is shared.
 
     model: any Model; what else it knows (a pooling layer under the same head) is kept, other heads are left out.
-    fresh: initial values throughout, the model from a random start. dropout: None leaves it as it is.
+    fresh: initial values throughout, the model from a random start; or of the token embeddings alone.
+    dropout: None leaves it as it is.
     """
     changed = {} if dropout is None else {"dropout": dropout, "classifier_dropout": dropout}
     copy = Model(model.config.model_copy(update=changed), task.heads(model.config.vocab_size), seed=seed)
-    if not fresh:
-        output = f"heads.{task.head}.out."
+    if fresh is not True:
+        new = (f"heads.{task.head}.out.", *(["body.embeddings.tokens."] if fresh else []))
         ours = copy.state_dict().keys()
-        known = {n: t for n, t in model.state_dict().items() if n in ours and not n.startswith(output)}
+        known = {n: t for n, t in model.state_dict().items() if n in ours and not n.startswith(new)}
         copy.load_state_dict(known, strict=False)
     return copy
 
@@ -284,6 +300,10 @@ def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writ
         nbest = best_spans(model, batches, examples, device)
         return Predictions(nbest.decided(task.threshold), None, nbest)
     blocks = _logits(model, task, batches, device)
+    if examples.votes is not None:
+        said = (b.numpy() if task.regression else b.softmax(-1).numpy() for b in (b.cpu() for b in blocks))
+        mean = torch.from_numpy(mean_vote(said, examples.votes, int(examples.units.sum())))  # (U, C)
+        blocks = iter([mean if task.regression else mean.log()])
     if task.legal and task.tags is not None:
         return Predictions(*legal_labels(blocks, examples.units, task.tags.allowed))
     values, scores = [], []

@@ -9,7 +9,7 @@ from typing import Any
 from pluri.errors import DataError, UsageError
 from pluri.sequences.files import COMPRESSIONS, format_of
 from pluri.sequences.lines import lines
-from pluri.sequences.readers import read_records, read_rows, row_id
+from pluri.sequences.readers import SEQUENCES, read_records, read_rows, row_id
 from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled
 
@@ -40,7 +40,7 @@ def read_labelled(
         last its tag, a blank line ends a sentence.
     answer: see `read_questions`, which also tells what became of the answers.
     labels: False reads what has no labels yet, and leaves out those that are there; classify and translate then
-        also read .txt, a text a line, and FASTA.
+        also read .txt, a text a line, and files of sequences, such as FASTA.
     A row's column `id`, the name of a FASTA record: kept as its id.
     DataError: empty file, missing column or label, row of another width than the first, tokens without their tags.
     UsageError: a column is named that the task does not read.
@@ -77,7 +77,7 @@ def _texts(file: str, columns: tuple[str, ...], label_column: str | None) -> Ite
     if label_column is None and len(columns) == 1 and format_of(file) == "text":
         yield from (Labelled((text,), (), f"{file}:{number}") for number, text in lines(file) if text.strip())
         return
-    if label_column is None and len(columns) == 1 and format_of(file) == "fasta":
+    if label_column is None and len(columns) == 1 and format_of(file) in SEQUENCES:
         # what goes on with a record beyond 16 MiB would be cut off by every model
         records = (record for record in read_records(file) if not record.continued)
         yield from (Labelled((record.text,), (), record.where, record.id) for record in records)
@@ -116,7 +116,7 @@ def cell_text(row: dict[str, Any], column: str, where: str, *, do: str = "rename
 
 def _sentences(file: str, labels: bool) -> Iterator[Labelled]:
     name = _plain(file)
-    if format_of(file) in ("csv", "parquet", "fasta"):
+    if format_of(file) in ("csv", "parquet", *SEQUENCES):
         do = "give CoNLL columns, .conllu, or .jsonl with lists tokens and tags"
         raise DataError("has no place for a tag a token", where=file, do=do)
     if name.endswith((".jsonl", ".json")):

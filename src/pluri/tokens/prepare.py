@@ -172,6 +172,8 @@ def _write_shards(
         nonlocal continued
         for record in itertools.chain.from_iterable(read_records(file, text_column=plan.text_column) for file in files):
             continued += record.continued
+            if tokenizer.alphabet:
+                tokenizer.alphabet.check(record.text, record.where)
             yield record.text
 
     todo = _todo(_parts(texts(), plan.documents_per_shard), output, finished)
@@ -243,6 +245,7 @@ def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardE
         truncated=0,
         dropped=read - kept,
         unk=0 if tokenizer.unk_id is None else int(counts[tokenizer.unk_id]),
+        rare_letters=int(counts[tokenizer.rare_ids].sum()),
     )
     others = ["documents.npy", "unigram_counts.npy", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"]
     manifest = Manifest(

@@ -35,7 +35,8 @@ class Ledger(Config):
     documents: read, empty ones included. empty_documents: gave no token. duplicate_documents: same text as an earlier
     one. continued_documents: parts of one longer than 16 MiB, but for its first: it is read as several. read, kept,
     truncated, dropped: tokens; a store never truncates, and drops only duplicates, if asked to.
-    unk: unknown tokens among the kept.
+    unk: unknown tokens among the kept. rare_letters: of DNA and protein, those among the kept that are ambiguous or
+    rare, such as N, or a gap.
     """
 
     documents: int
@@ -47,6 +48,7 @@ class Ledger(Config):
     truncated: int
     dropped: int
     unk: int
+    rare_letters: int = 0
 
 
 class Input(Config):

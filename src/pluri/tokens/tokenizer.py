@@ -14,6 +14,7 @@ import tokenizers
 from numpy.typing import ArrayLike, NDArray
 
 from pluri.errors import DataError
+from pluri.sequences.alphabets import Alphabet, alphabet_of
 from pluri.tokens.esm import from_letters
 from pluri.tokens.words import continuing
 
@@ -35,9 +36,10 @@ class Tokenizer:
     pad_id, unk_id, cls_id, sep_id, mask_id: None if the tokenizer has no such token; beginning and end of sequence
         stand in for cls and sep. In GPT-2's, <|endoftext|> is both.
     special_ids: int64, every special id, ascending.
-    kmer: the k of overlapping k-mers, or None. Such a tokenizer is not one pass of `tokenizers` alone: its library
-        cannot make overlapping tokens, so the text is first spelled out as "ACG CGT GTA" (`kmers`). Ids are then
-        those of transformers.AutoTokenizer on `kmers(text, k)`, the convention of DNABERT (Ji et al. 2021).
+    kmer: the k of overlapping k-mers (1: the letters of DNA or protein), or None. Such a tokenizer is not one pass of
+        `tokenizers` alone: its library cannot make overlapping tokens, so the text is first spelled out as
+        "ACG CGT GTA" (`kmers`). Ids are then those of transformers.AutoTokenizer on `kmers(text, k)`, the convention
+        of DNABERT (Ji et al. 2021).
     hash: sha256 of what it does: the canonical tokenizer.json and k.
     """
 
@@ -73,9 +75,18 @@ class Tokenizer:
         """bool [vocab_size]: whether a piece goes on with the word of the piece before it (see tokens/words.py)."""
         return continuing(self._definition, self.raw.get_vocab(), self.vocab_size, self.special_ids)
 
+    @cached_property
+    def alphabet(self) -> Alphabet | None:
+        """What the letters of the k-mers are: DNA or protein; None of other tokenizers."""
+        if not self.kmer:
+            return None
+        special = set(self.special_ids.tolist())
+        pieces = (piece for piece, index in self.raw.get_vocab().items() if index not in special)
+        return alphabet_of(frozenset(letter for piece in pieces for letter in piece))
+
     def encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """One encoding a text: no special tokens added, nothing cut off. Offsets of k-mers are those of `kmers`."""
-        spelled = [kmers(text, self.kmer) for text in texts] if self.kmer else texts
+        spelled = [kmers(self._letters(text), self.kmer) for text in texts] if self.kmer else texts
         return self.raw.encode_batch(list(spelled), add_special_tokens=False)
 
     def encode_kmers(self, text: str) -> NDArray[np.int64]:
@@ -83,7 +94,7 @@ class Tokenizer:
         assert self.kmer is not None
         assert self.unk_id is not None
         codes, ids, letters = self._kmer_table
-        symbols = np.frombuffer("".join(text.split()).upper().encode("utf-32-le"), "<u4")
+        symbols = np.frombuffer(self._letters(text).encode("utf-32-le"), "<u4")
         if len(symbols) < self.kmer:
             return np.full(min(1, len(symbols)), self.unk_id, np.int64)
         ranks = np.minimum(np.searchsorted(letters, symbols), len(letters) - 1)
@@ -95,6 +106,17 @@ class Tokenizer:
             whole &= known[i : i + length]
         places = np.minimum(np.searchsorted(codes, numbers), len(codes) - 1)
         return np.where(whole & (codes[places] == numbers), ids[places], self.unk_id)
+
+    @cached_property
+    def rare_ids(self) -> NDArray[np.int64]:
+        """The ids with an ambiguous or rare letter of the alphabet; empty without one."""
+        rare = set(self.alphabet.rare) if self.alphabet else set()
+        vocabulary, special = self.raw.get_vocab(), set(self.special_ids.tolist())
+        found = [index for piece, index in vocabulary.items() if index not in special and rare.intersection(piece)]
+        return np.array(sorted(found), np.int64)
+
+    def _letters(self, text: str) -> str:
+        return self.alphabet.spelled(text) if self.alphabet else "".join(text.split()).upper()
 
     @cached_property
     def _kmer_table(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]]:

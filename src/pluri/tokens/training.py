@@ -1,4 +1,4 @@
-"""Training tokenizers of seven kinds on the user's own sequences."""
+"""Making tokenizers of ten kinds for the user's own sequences."""
 
 import functools
 import itertools
@@ -13,9 +13,10 @@ from tokenizers import Tokenizer as Raw
 
 from pluri.errors import DataError, UsageError
 from pluri.sequences import expand, read_records
+from pluri.sequences.alphabets import DNA, PROTEIN, Alphabet
 from pluri.tokens.tokenizer import Tokenizer, kmers
 
-Kind = Literal["wordpiece", "bpe", "unigram", "char", "byte_bpe", "gpt2", "kmer"]
+Kind = Literal["wordpiece", "bpe", "unigram", "char", "word", "byte_bpe", "gpt2", "kmer", "dna", "protein"]
 
 SAMPLE = 20_000_000
 """Characters of text that a tokenizer is trained on at most; of a larger text, documents spread evenly over it."""
@@ -38,6 +39,8 @@ SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"
 
 _SPECIALS = list(SPECIAL_TOKENS.values())
 
+_ALPHABETS = {"dna": DNA, "protein": PROTEIN}
+
 _END = "<|endoftext|>"
 """GPT-2's only special token, here at id 0: it stands before and after every document."""
 
@@ -57,9 +60,10 @@ def train_tokenizer(
 
     kind: "wordpiece" as BERT; "bpe" and "unigram" on characters, as SentencePiece; "byte_bpe" on bytes, as RoBERTa: no
         unknown tokens; "gpt2": the same with <|endoftext|> as its only special token, for causal models; "char": each
-        character, the space too, is a token; "kmer": overlapping stretches of k letters.
+        character, the space too, is a token; "word": whatever stands between blanks; "kmer": overlapping stretches of
+        k letters; "dna", "protein": the letters of IUPAC's alphabet, whatever the text has of them.
     vocab_size: the most tokens, special ones included. The vocabulary may be smaller if the text has no more to give.
-    lowercase: fold case (k-mers are always upper case). Accents are kept.
+    lowercase: fold case (k-mers and letters of DNA and protein are always upper case). Accents are kept.
     k: letters of a k-mer, 1 to 12.
     sentinels: tokens <extra_id_0>, <extra_id_1> ... for spans that a decoder explains (T5 has 100), among vocab_size.
     sampling: each of the `sources`, say a file or folder of one language, counts in proportion to its characters to the
@@ -67,11 +71,14 @@ def train_tokenizer(
         Lample 2019, section 3.1).
     The same text gives the same tokenizer; only unigram's scores depend on the order in which its threads add up.
     Text is composed to Unicode NFC. bpe, unigram and wordpiece read any run of blanks as one space.
-    UsageError: a vocabulary too small for the kind. DataError: a file cannot be read, or there is no text.
+    UsageError: a vocabulary too small for the kind. DataError: a file cannot be read, there is no text, or it is none
+    of DNA or protein where it should be.
     """
     if kind not in get_args(Kind):
         raise UsageError(f"unknown kind of tokenizer {kind!r}", do=f"one of {', '.join(get_args(Kind))}")
-    smallest = sentinels + {"byte_bpe": len(_SPECIALS) + 256, "gpt2": 1 + 256}.get(kind, len(_SPECIALS) + 1)
+    smallest = {kind: len(_SPECIALS) + len(alphabet.letters) for kind, alphabet in _ALPHABETS.items()}
+    smallest |= {"byte_bpe": len(_SPECIALS) + 256, "gpt2": 1 + 256}
+    smallest = sentinels + smallest.get(kind, len(_SPECIALS) + 1)
     if vocab_size < smallest:
         raise UsageError(f"vocab_size {vocab_size} is too small for {kind}", do=f"at least {smallest}")
     if kind == "kmer" and not 1 <= k <= 12:
@@ -81,11 +88,12 @@ def train_tokenizer(
     vocab_size -= sentinels
     limit = UNIGRAM_SAMPLE if kind == "unigram" else SAMPLE
     files = expand(sources)
+    alphabet = _ALPHABETS.get(kind)
     if sampling == 1:
-        texts = _sample(files, text_column, limit)[0]
+        texts = _sample(files, text_column, limit, alphabet)[0]
     else:
         named = [sources] if isinstance(sources, str | Path) else list(dict.fromkeys(sources))
-        texts = _balanced([expand(source) for source in named], text_column, limit, sampling)
+        texts = _balanced([expand(source) for source in named], text_column, limit, sampling, alphabet)
     if not any(text.strip() for text in texts):
         raise DataError("there is no text to train on", where=files[0])
     raw = _kmer(texts, vocab_size, k) if kind == "kmer" else _BUILDERS[kind](texts, vocab_size, lowercase)
@@ -98,7 +106,8 @@ def train_tokenizer(
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, raw.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
-    return Tokenizer(json.loads(raw.to_str()), _config(k if kind == "kmer" else None))
+    kmer = k if kind == "kmer" else 1 if kind in _ALPHABETS else None
+    return Tokenizer(json.loads(raw.to_str()), _config(kmer))
 
 
 _CAUSAL_CONFIG: dict[str, Any] = {
@@ -119,16 +128,18 @@ def _config(kmer: int | None) -> dict[str, Any]:
     return config if kmer is None else config | {"kmer": kmer}
 
 
-def _sample(files: list[str], text_column: str, limit: int) -> tuple[list[str], int]:
+def _sample(files: list[str], text_column: str, limit: int, alphabet: Alphabet | None = None) -> tuple[list[str], int]:
     """At most `limit` characters in whole documents, evenly over all of them: when full, every second one goes.
 
-    Also how many characters there are in all.
+    Also how many characters there are in all. DataError if a document is not in the alphabet.
     """
     texts: list[str] = []
     size, stride, whole = 0, 1, 0
     records = itertools.chain.from_iterable(read_records(file, text_column=text_column) for file in files)
     for index, record in enumerate(records):
         whole += len(record.text)
+        if alphabet:
+            alphabet.check(record.text, record.where)
         if index % stride:
             continue
         texts.append(record.text)
@@ -139,9 +150,11 @@ def _sample(files: list[str], text_column: str, limit: int) -> tuple[list[str], 
     return texts, whole
 
 
-def _balanced(groups: list[list[str]], text_column: str, limit: int, alpha: float) -> list[str]:
+def _balanced(
+    groups: list[list[str]], text_column: str, limit: int, alpha: float, alphabet: Alphabet | None
+) -> list[str]:
     """At most about `limit` characters, of each group of files in proportion to its characters ** alpha."""
-    samples = [_sample(files, text_column, limit) for files in groups]
+    samples = [_sample(files, text_column, limit, alphabet) for files in groups]
     weights = [whole**alpha if whole else 0.0 for _, whole in samples]
     total = min(limit, sum(whole for _, whole in samples))
     texts: list[str] = []
@@ -301,7 +314,24 @@ def _kmer(texts: list[str], vocab_size: int, k: int) -> Raw:
         usual = {letter for letter, _ in letters.most_common(_MOST_LETTERS)}
         for text in _pieces(texts):
             counts.update(kmer for kmer in kmers(text, k).split() if len(kmer) == k and usual.issuperset(kmer))
-    raw = Raw(models.WordLevel(_numbered(counts, vocab_size), unk_token="[UNK]"))
+    return _word_level(_numbered(counts, vocab_size))
+
+
+def _word(texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    normalizer = _normalizer(lowercase)
+    counts = Counter(word for text in texts for word in normalizer.normalize_str(text).split())
+    raw = _word_level(_numbered(counts, vocab_size))
+    raw.normalizer = normalizer
+    return raw
+
+
+def _letters(alphabet: Alphabet, texts: list[str], vocab_size: int, lowercase: bool) -> Raw:
+    del texts, vocab_size, lowercase  # nothing is learnt
+    return _word_level({token: index for index, token in enumerate([*_SPECIALS, *alphabet.letters])})
+
+
+def _word_level(vocabulary: dict[str, int]) -> Raw:
+    raw = Raw(models.WordLevel(vocabulary, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.add_special_tokens(_SPECIALS)
     return raw
@@ -314,4 +344,5 @@ def _numbered(counts: Counter[str], vocab_size: int) -> dict[str, int]:
 
 
 _BUILDERS = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram, "byte_bpe": _byte_bpe, "char": _char}
-_BUILDERS["gpt2"] = functools.partial(_byte_bpe, specials=[_END])
+_BUILDERS |= {"gpt2": functools.partial(_byte_bpe, specials=[_END]), "word": _word}
+_BUILDERS |= {kind: functools.partial(_letters, alphabet) for kind, alphabet in _ALPHABETS.items()}
