@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import hstack
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -88,8 +89,8 @@ def places(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled]
 
     What stretches of letters cannot tell: that a site is in the middle, and which letters stand beside it.
     """
-    vectorizer = CountVectorizer(analyzer=_placed).fit(record.units[0] for record in train)
-    known, seen, asked = (vectorizer.transform(r.units[0] for r in part) for part in (train, validation, test))
+    vectorizer = DictVectorizer().fit(map(_placed, train))
+    known, seen, asked = (vectorizer.transform(map(_placed, part)) for part in (train, validation, test))
     models = [_fitted(_regression(task, strength), known, task.targets(train)) for strength in (0.01, 0.1, 1.0)]
     return max(models, key=lambda model: _score(task, validation, model.predict(seen))).predict(asked)
 
@@ -100,8 +101,8 @@ def of_one_length(records: Iterable[Labelled]) -> bool:
     return len({len(text) for text in texts}) == 1 and not any(" " in text for text in texts)
 
 
-def _placed(text: str) -> list[str]:
-    return [f"{place} {letter}" for place, letter in enumerate(text.upper())]
+def _placed(record: Labelled) -> dict[str, str]:
+    return {str(place): letter for place, letter in enumerate(record.units[0].upper())}
 
 
 def windows(task: Task, train: Sequence[Labelled], validation: Sequence[Labelled], test: Sequence[Labelled]) -> Targets:
