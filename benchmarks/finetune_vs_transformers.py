@@ -24,7 +24,8 @@ from pluri.checkpoints.huggingface import load_model
 from pluri.losses import answer_loss, classification_loss
 from pluri.runtime import fast_bf16
 from pluri.tasks.answer import Answering
-from pluri.tasks.fit import Split, predict, row_length, with_new_head
+from pluri.tasks.fit import Split, with_new_head
+from pluri.tasks.predictions import predict, row_length
 from pluri.training.trainer import TrainingConfig, train
 
 RATE = 1e-4

@@ -24,7 +24,8 @@ from measuring import Row, alternate, median_ratio
 from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.runtime import fast_bf16
 from pluri.tasks.answer import Answering
-from pluri.tasks.fit import Split, predict
+from pluri.tasks.fit import Split
+from pluri.tasks.predictions import predict
 from pluri.tasks.task import Labelled
 
 SETTINGS = Answering(doc_stride=DOC_STRIDE)

@@ -10,7 +10,8 @@ from pluri.errors import UsageError
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.tasks.adaptation import Fitted
-from pluri.tasks.fit import Split, Tuning, fit, predict, with_new_head
+from pluri.tasks.fit import Split, Tuning, fit, with_new_head
+from pluri.tasks.predictions import predict
 from pluri.tasks.task import Task, define_task
 
 QUICK: dict[str, Any] = {"min_steps": 40, "learning_rate": 5e-3, "batch_tokens": 512, "validations": 3}

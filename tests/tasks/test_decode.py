@@ -10,7 +10,8 @@ from pluri.losses import span_logits
 from pluri.runtime import pick_device
 from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.decode import best_spans, best_threshold, likeliest_ends, valid_spans
-from pluri.tasks.fit import judged, predict, settled, with_new_head
+from pluri.tasks.fit import with_new_head
+from pluri.tasks.predictions import judged, predict, settled
 from pluri.tasks.task import Question, Task
 
 TASK = Task("answer", (), "f1")

@@ -8,7 +8,8 @@ import torch
 from pluri.batches.packing import pack
 from pluri.errors import UsageError
 from pluri.models.heads import Model
-from pluri.tasks.fit import Split, Tuning, class_weights, fit, labelled_positions, predict, row_length, with_new_head
+from pluri.tasks.fit import Split, Tuning, class_weights, fit, with_new_head
+from pluri.tasks.predictions import labelled_positions, predict, row_length
 from pluri.tasks.task import Labelled, define_task
 from pluri.training.schedule import learning_rate_factor
 

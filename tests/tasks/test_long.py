@@ -16,8 +16,9 @@ from pluri.run.predict import evaluate
 from pluri.tasks.baselines import _features
 from pluri.tasks.compare import compare
 from pluri.tasks.encode import TaskExamples
-from pluri.tasks.fit import Split, Tuning, _logits, predict, prediction_batches, with_new_head
+from pluri.tasks.fit import Split, Tuning, with_new_head
 from pluri.tasks.long import mean_vote, token_windows, word_windows
+from pluri.tasks.predictions import _logits, predict, prediction_batches
 from pluri.tasks.task import Labelled, define_task
 from pluri.tokens.training import train_tokenizer
 

@@ -12,8 +12,8 @@ from tokenizers import processors
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import DataError, UsageError
 from pluri.tasks.encode import TaskExamples
-from pluri.tasks.fit import prediction_batches
 from pluri.tasks.pair import fitting
+from pluri.tasks.predictions import prediction_batches
 from pluri.tasks.task import Labelled, define_task, leaked
 from pluri.tokens.tokenizer import Tokenizer
 

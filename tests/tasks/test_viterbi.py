@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pluri.runtime import pick_device
-from pluri.tasks.fit import Split, _logits, predict, prediction_batches, with_new_head
+from pluri.tasks.fit import Split, with_new_head
+from pluri.tasks.predictions import _logits, predict, prediction_batches
 from pluri.tasks.spans import illegal, span_tags
 from pluri.tasks.task import Labelled, define_task
 from pluri.tasks.viterbi import best_paths, legal_labels

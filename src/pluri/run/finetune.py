@@ -1,7 +1,6 @@
 """Fine-tuning: labelled files in, a model folder, results and predictions out."""
 
 import json
-import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.config import Folder
 from pluri.errors import DataError, UsageError
 from pluri.models.heads import Model
+from pluri.run.command import finetune_command
 from pluri.run.mistakes import write_mistakes
 from pluri.run.outputs import prediction_lines, write_answers, write_curves, write_lines
 from pluri.run.predict import ANSWERING, WINDOWS
@@ -265,26 +265,8 @@ def _results(
         measured_on="validation" if config.test is None else "test",
         leaks=leaks,
         notes=notes,
-        command=_command(config),
+        command=finetune_command(config),
     )
-
-
-def _command(config: FinetuneConfig) -> str:
-    """The command line of a configuration: what is not as by default."""
-    words = ["pluri", "finetune"]
-    for name, value in config.model_dump(mode="json", exclude_defaults=True).items():
-        if isinstance(value, dict):
-            table = ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items())
-            words += ["--set", f"{name}={{{table}}}"]
-        elif name in ("task", "model", "train", "validation", "test", "output"):
-            words += [f"--{name}", str(value)]
-        else:
-            words += ["--set", f"{name}={_toml(value)}"]
-    return shlex.join(words)
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _notes_on_answers(config: FinetuneConfig, comparison: Comparison, outcome: Measured) -> list[str]:

@@ -13,7 +13,7 @@ from pluri.models.heads import Model
 from pluri.run.outputs import write_lines
 from pluri.tasks.answer import AnswerExamples
 from pluri.tasks.answer_metrics import AnswerOutcome
-from pluri.tasks.fit import Predictions
+from pluri.tasks.predictions import Predictions
 from pluri.tasks.task import Labelled, questions
 from pluri.tokens.tokenizer import Tokenizer
 

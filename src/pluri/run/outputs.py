@@ -11,8 +11,8 @@ import numpy as np
 
 from pluri.checkpoints.checkpoint import atomic_file
 from pluri.tasks.compare import Comparison
-from pluri.tasks.fit import Predictions
 from pluri.tasks.formats import PAIR, TRANSLATION
+from pluri.tasks.predictions import Predictions
 from pluri.tasks.spans import SpanTags, find_spans
 from pluri.tasks.task import Labelled, Targets, Task, questions
 from pluri.tokens.words import spaced

@@ -16,11 +16,11 @@ from pluri.run.spans import kept_tagging
 from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.encode import TaskExamples
-from pluri.tasks.fit import Predictions
-from pluri.tasks.fit import predict as predict_units
 from pluri.tasks.formats import PAIR, read_labelled
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.long import Windows
+from pluri.tasks.predictions import Predictions
+from pluri.tasks.predictions import predict as predict_units
 from pluri.tasks.questions import read_questions
 from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Kind, Labelled, Task, notes_on_unseen

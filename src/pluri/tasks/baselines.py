@@ -27,9 +27,10 @@ from pluri.batches.batch import Batch
 from pluri.models.heads import Model
 from pluri.runtime import pick_device
 from pluri.tasks.encode import TaskExamples
-from pluri.tasks.fit import Split, labelled_positions, prediction_batches
+from pluri.tasks.fit import Split
 from pluri.tasks.long import mean_vote
 from pluri.tasks.pair import compared
+from pluri.tasks.predictions import labelled_positions, prediction_batches
 from pluri.tasks.task import Labelled, Targets, Task
 from pluri.tasks.windows import TokenWindows
 

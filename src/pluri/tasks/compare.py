@@ -13,9 +13,10 @@ from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.models.lora import Lora
 from pluri.tasks.curves import curve
-from pluri.tasks.fit import Fresh, Predictions, Tuning, fit, predict, settled, with_new_head
+from pluri.tasks.fit import Fresh, Tuning, fit, with_new_head
 from pluri.tasks.intervals import bootstrap
 from pluri.tasks.metrics import Measured, Outcome, Outcomes
+from pluri.tasks.predictions import Predictions, predict, settled
 from pluri.tasks.qanet import answered_by_qanet
 from pluri.tasks.reading import Reader, Splits
 from pluri.tasks.static import StaticVectors, read_vectors, words_of

@@ -1,36 +1,30 @@
-"""Fine-tuning one model on one task, and asking it for predictions.
+"""Fine-tuning one model on one task.
 
 Legend: B rows, L positions a row, D width, C classes, U units, P labelled positions, N sequences.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from pluri.batches.batch import Batch
-from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.errors import UsageError
 from pluri.losses import answer_loss, classification_loss, pretraining_loss, tagging_loss
 from pluri.models.config import ModelConfig
 from pluri.models.heads import Model
-from pluri.runtime import Precision, keep_freed_memory, pick_device
+from pluri.runtime import Precision, pick_device
 from pluri.tasks.adaptation import Adaptation, Fitted
 from pluri.tasks.answer import AnswerExamples, Answering
-from pluri.tasks.answer_metrics import AnswerOutcome
-from pluri.tasks.decode import Nbest, best_spans, best_threshold
 from pluri.tasks.encode import TaskExamples
-from pluri.tasks.long import mean_vote
-from pluri.tasks.task import Labelled, Targets, Task
-from pluri.tasks.translate import TextExamples, Writing, write_targets
-from pluri.tasks.viterbi import legal_labels
+from pluri.tasks.predictions import Encoded, judged, predict, row_length
+from pluri.tasks.task import Labelled, Task
+from pluri.tasks.translate import TextExamples, Writing
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.training.trainer import TrainingConfig, train
 
@@ -45,13 +39,7 @@ _LORA_FACTOR = 10
 # With few labels steps count for more than tokens. The same model: 120 steps of 256 tokens 57%, 60 of 512 55%; with 200
 # sentences 120 of 256 65.0%, 240 of 512 65.6% (one seed each, +-1).
 _STEPS_AN_EPOCH, _FEWEST_TOKENS, _MOST_TOKENS, _FEWEST_SEQUENCES = 100, 256, 2048, 8
-_SHORTEST_ROW = 128
-# Prediction with MiniLM on two cores, sentences of 23 tokens: 180 a second in batches of 8,192 tokens and rows of 128
-# positions, 202 in batches of 2,048, 255 in rows of 64 besides. A GPU wants large batches.
-_PREDICTION_ROW, _PREDICTION_TOKENS, _PREDICTION_TOKENS_ON_CPU = 64, 8192, 2048
-THRESHOLD = "null_score_diff_threshold"
 Fresh = bool | Literal["embeddings"]
-Encoded = TaskExamples | AnswerExamples | TextExamples
 
 
 class Tuning(Adaptation, Answering, Writing):
@@ -168,19 +156,6 @@ class Split:
         return cls(records, encoded)
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """values: the class or number of each unit, (U,); of answers, the span of each question, (G, 2), -1 for none; the
-        translations, (G,).
-
-    scores: the probability of that class, (U,); None for numbers and answers. nbest: of answers, the others, too.
-    """
-
-    values: Targets
-    scores: NDArray[np.float32] | None
-    nbest: Nbest | None = None
-
-
 def with_new_head(model: Model, task: Task, seed: int, *, fresh: Fresh = False, dropout: float | None = None) -> Model:
     """A copy of a model that ends in a new output layer for `task`; nothing of it is shared.
 
@@ -267,91 +242,3 @@ def class_weights(task: Task, records: Sequence[Labelled], tuning: Tuning) -> Te
         counts = np.bincount(task.targets(records).astype(np.int64), minlength=len(task.labels))
         weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1) / (counts > 0).sum(), 1.0)
     return torch.tensor(weights, dtype=torch.float32, device=pick_device())
-
-
-def row_length(examples: Encoded, most: int, least: int = _SHORTEST_ROW) -> int:
-    """Positions a row, at most `most`: no more than the examples need, since attention costs by the length of rows."""
-    return min(most, max(examples.longest, least))
-
-
-def prediction_batches(examples: Encoded, most: int) -> Iterator[Batch]:
-    """Every example once, in order, in packed batches with rows of at most `most` positions."""
-    tokens = _PREDICTION_TOKENS if pick_device() == "cuda" else _PREDICTION_TOKENS_ON_CPU
-    length = row_length(examples, most, _PREDICTION_ROW)
-    yield from Batches(examples, batch_tokens=tokens, length=length, seed=0).once()
-
-
-@torch.inference_mode()
-def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writing(beams=1)) -> Predictions:  # noqa: B008
-    """What the model says of each unit, in order. Keeps one number a unit, whatever the number of classes.
-
-    writing: how translations are written; by default the quickest way, which will do to choose a model by.
-
-    Legal tags are the best sequence of the whole sentence, over all of its windows.
-    The model is moved to the fastest device, and stays there.
-    """
-    keep_freed_memory()
-    device = pick_device()
-    model.to(device).eval()
-    if isinstance(examples, TextExamples):
-        return Predictions(np.array(write_targets(model, examples, writing), object), None)
-    batches = prediction_batches(examples, model.config.max_length)
-    if isinstance(examples, AnswerExamples):
-        nbest = best_spans(model, batches, examples, device)
-        return Predictions(nbest.decided(task.threshold), None, nbest)
-    blocks = _logits(model, task, batches, device)
-    if examples.votes is not None:
-        said = (b.numpy() if task.regression else b.softmax(-1).numpy() for b in (b.cpu() for b in blocks))
-        mean = torch.from_numpy(mean_vote(said, examples.votes, int(examples.units.sum())))  # (U, C)
-        blocks = iter([mean if task.regression else mean.log()])
-    if task.legal and task.tags is not None:
-        return Predictions(*legal_labels(blocks, examples.units, task.tags.allowed))
-    values, scores = [], []
-    for logits in blocks:
-        if task.regression:
-            values.append(logits.squeeze(1).double().cpu().numpy())
-        else:
-            top = logits.softmax(-1).max(-1)
-            values.append(top.indices.cpu().numpy())
-            scores.append(top.values.cpu().numpy())
-    return Predictions(np.concatenate(values), np.concatenate(scores) if scores else None)
-
-
-def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> Iterator[Tensor]:
-    """Of each batch, in order: (P, C) of tags, else (N, C)."""
-    for batch in batches:
-        if task.kind == "tag":
-            at = labelled_positions(batch).to(device)  # (P,)
-            logits = model.heads["tag"](model.hidden(batch.to(device), at))  # (P, C)
-        else:
-            logits = model(batch.to(device), "classify")  # (N, C)
-        yield logits.float()
-
-
-def judged(task: Task, records: Sequence[Labelled], said: Predictions) -> dict[str, float]:
-    """The task's metric, by name.
-
-    Where some questions have no answer, also null_score_diff_threshold: the task's, or the one that is best here.
-    """
-    outcome = task.outcome(records, said.values)
-    if said.nbest is None or not isinstance(outcome, AnswerOutcome) or outcome.answerable.all():
-        return {task.metric: outcome.value(task.metric)}
-    if task.threshold is not None:
-        return {task.metric: outcome.value(task.metric), THRESHOLD: task.threshold}
-    silent = task.outcome(records, np.full_like(said.values, -1))
-    assert isinstance(silent, AnswerOutcome)
-    threshold = best_threshold(said.nbest.odds, outcome.scores(task.metric), silent.scores(task.metric))
-    outcome = task.outcome(records, said.nbest.decided(threshold))
-    return {task.metric: outcome.value(task.metric), THRESHOLD: threshold}
-
-
-def settled(task: Task, found: dict[str, float]) -> Task:
-    """The task with the threshold that a validation (`judged`) found."""
-    return replace(task, threshold=found.get(THRESHOLD, task.threshold))
-
-
-def labelled_positions(batch: Batch) -> Tensor:
-    """Flat indices (P,) of the labelled positions, sequence after sequence as they were given, not as packed."""
-    assert batch.labels is not None
-    places = batch.places
-    return places[batch.labels.reshape(-1)[places] != IGNORE]

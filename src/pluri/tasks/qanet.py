@@ -23,8 +23,9 @@ from tokenizers import Tokenizer as Raw
 from pluri.batches.loader import Batches
 from pluri.models.config import ModelConfig
 from pluri.models.qanet import QANet
-from pluri.tasks.fit import Split, Tuning, fit, predict, settled
+from pluri.tasks.fit import Split, Tuning, fit
 from pluri.tasks.metrics import Measured
+from pluri.tasks.predictions import predict, settled
 from pluri.tasks.task import Labelled, Task
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.training import SPECIAL_TOKENS

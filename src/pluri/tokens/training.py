@@ -12,8 +12,9 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as Raw
 
 from pluri.errors import DataError, UsageError
-from pluri.sequences import expand, read_records
+from pluri.sequences import expand
 from pluri.sequences.alphabets import DNA, PROTEIN, Alphabet
+from pluri.tokens.sampling import balanced, sample
 from pluri.tokens.tokenizer import Tokenizer, kmers
 
 Kind = Literal["wordpiece", "bpe", "unigram", "char", "word", "byte_bpe", "gpt2", "kmer", "dna", "protein"]
@@ -90,10 +91,10 @@ def train_tokenizer(
     files = expand(sources)
     alphabet = _ALPHABETS.get(kind)
     if sampling == 1:
-        texts = _sample(files, text_column, limit, alphabet)[0]
+        texts = sample(files, text_column, limit, alphabet)[0]
     else:
         named = [sources] if isinstance(sources, str | Path) else list(dict.fromkeys(sources))
-        texts = _balanced([expand(source) for source in named], text_column, limit, sampling, alphabet)
+        texts = balanced([expand(source) for source in named], text_column, limit, sampling, alphabet)
     if not any(text.strip() for text in texts):
         raise DataError("there is no text to train on", where=files[0])
     raw = _kmer(texts, vocab_size, k) if kind == "kmer" else _BUILDERS[kind](texts, vocab_size, lowercase)
@@ -126,43 +127,6 @@ def _config(kmer: int | None) -> dict[str, Any]:
     config["clean_up_tokenization_spaces"] = False
     config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     return config if kmer is None else config | {"kmer": kmer}
-
-
-def _sample(files: list[str], text_column: str, limit: int, alphabet: Alphabet | None = None) -> tuple[list[str], int]:
-    """At most `limit` characters in whole documents, evenly over all of them: when full, every second one goes.
-
-    Also how many characters there are in all. DataError if a document is not in the alphabet.
-    """
-    texts: list[str] = []
-    size, stride, whole = 0, 1, 0
-    records = itertools.chain.from_iterable(read_records(file, text_column=text_column) for file in files)
-    for index, record in enumerate(records):
-        whole += len(record.text)
-        if alphabet:
-            alphabet.check(record.text, record.where)
-        if index % stride:
-            continue
-        texts.append(record.text)
-        size += len(record.text)
-        while size > limit and len(texts) > 1:
-            texts, stride = texts[::2], stride * 2
-            size = sum(map(len, texts))
-    return texts, whole
-
-
-def _balanced(
-    groups: list[list[str]], text_column: str, limit: int, alpha: float, alphabet: Alphabet | None
-) -> list[str]:
-    """At most about `limit` characters, of each group of files in proportion to its characters ** alpha."""
-    samples = [_sample(files, text_column, limit, alphabet) for files in groups]
-    weights = [whole**alpha if whole else 0.0 for _, whole in samples]
-    total = min(limit, sum(whole for _, whole in samples))
-    texts: list[str] = []
-    for (sample, _), weight in zip(samples, weights, strict=True):
-        wanted = total * weight / (sum(weights) or 1) / max(sum(map(len, sample)), 1)
-        count = round(len(sample) * wanted)
-        texts += [sample[i * len(sample) // count] for i in range(count)]  # evenly; above 1, each several times
-    return texts
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[str]:
