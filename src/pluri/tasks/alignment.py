@@ -18,8 +18,7 @@ from pluri.tasks.word2vec import train_static
 METRICS = ("mrr", "p@1", "p@5", "p@10")
 _HALVES = 0x0A11_6E5D  # the key by which a dictionary is cut in two
 
-# CBOW gets twice gensim's width and passes: these corpora are small. Every word counts, since every one is judged.
-_STATIC: dict[str, Any] = {"width": 200, "epochs": 10, "min_count": 1}
+_STATIC_WIDTH, _STATIC_EPOCHS = 200, 10  # twice gensim's: these corpora are small
 
 Case = tuple[str, int | None, Similarity, int]
 """A method, a layer (None: it has none), a similarity, and a direction (0: the first language is asked for)."""
@@ -112,5 +111,5 @@ def halves(pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def static_vectors(texts: Iterable[list[str]], names: Iterable[str]) -> NDArray[np.float32]:
     """The vectors (W, D) of words that all stand in some texts, learnt from these alone."""
-    learnt = train_static(texts, "cbow", **_STATIC)
+    learnt = train_static(texts, "cbow", width=_STATIC_WIDTH, epochs=_STATIC_EPOCHS)
     return learnt.vectors[learnt.of(list(names))]
