@@ -1,7 +1,10 @@
 """Randomness is a pure function of its counters, and statistically what it should be."""
 
+import os
+import sys
 from collections import Counter
 from math import factorial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluri.runtime import fast_bf16, mix, permuted, pick_dtype, product_rate, sequence_keys, uniform
+from pluri.runtime import (
+    fast_bf16,
+    keep_freed_memory,
+    mix,
+    permuted,
+    pick_dtype,
+    product_rate,
+    release_freed_memory,
+    sequence_keys,
+    uniform,
+)
 
 KEYS = st.integers(0, 2**64 - 1)
 
@@ -93,3 +106,18 @@ def test_precision_is_measured_or_as_asked():
     assert pick_dtype("bf16", "cpu") == torch.bfloat16
     assert pick_dtype("fp32", "cpu") == torch.float32
     assert (pick_dtype("auto", "cpu") == torch.bfloat16) == fast_bf16()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what the process holds from /proc")
+def test_freed_blocks_are_given_back():
+    def held() -> int:  # MiB
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+    keep_freed_memory()
+    blocks = [torch.ones(1 << 18) for _ in range(400)]  # of 1 MiB
+    between = blocks[::2]  # holes of 1 MiB, which no larger block fits into
+    del blocks
+    before = held()
+    release_freed_memory()
+    assert before - held() > 100
+    assert all(block.sum() == 1 << 18 for block in between)

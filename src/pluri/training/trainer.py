@@ -25,7 +25,7 @@ from pluri.errors import TrainingError
 from pluri.losses import Loss
 from pluri.models.config import ModelConfig, train_flops
 from pluri.models.heads import Model, positions_read
-from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate
+from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate, release_freed_memory
 from pluri.training.config import TrainingConfig
 from pluri.training.depth import learning_rate_factors
 from pluri.training.interrupts import heard
@@ -33,6 +33,8 @@ from pluri.training.journal import Journal
 from pluri.training.meter import Meter
 from pluri.training.optimizer import MasterOptimizer
 from pluri.training.schedule import learning_rate_factor
+
+_RELEASE_STEPS = 50
 
 Validate = Callable[[Model], dict[str, float]]
 
@@ -160,6 +162,8 @@ class _Run:
                 if journal:
                     journal.write("step", **event)
                 meter.update(event, self._spent())
+                if done.step % _RELEASE_STEPS == 0:
+                    release_freed_memory()
                 if config.eval_steps and done.step % config.eval_steps == 0 and self._validated(journal):
                     done.reason = f"no better for {config.patience} validations"
                     break
