@@ -1,7 +1,7 @@
 import json
 import shlex
 
-from pluri.run.command import finetune_command
+from pluri.run.command import command_line, finetune_command
 from pluri.run.finetune import FinetuneConfig
 
 
@@ -28,3 +28,11 @@ def test_a_command_names_several_files():
     given = {"task": "pair", "model": "m", "train": files, "validation": "dev.csv", "test": files, "output": "o"}
     config = FinetuneConfig.parse(given)
     assert read_back(finetune_command(config)) == config
+
+
+def test_options_are_said_as_the_command_line_reads_them():
+    said = command_line(
+        "layers", "a b.txt", model="m", tags=None, segmented=True, seed=0, corpus=("a", "b"), set=["x", "y"]
+    )
+    assert said == "pluri layers 'a b.txt' --model m --segmented --seed 0 --corpus a b --set x --set y"
+    assert command_line("layers", segmented=False) == "pluri layers"

@@ -100,6 +100,13 @@ def test_accumulation_gives_the_same_update_whatever_the_split() -> None:
             torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
+def test_freed_memory_is_given_back_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back: list[None] = []
+    monkeypatch.setattr("pluri.training.trainer.release_freed_memory", lambda: given_back.append(None))
+    train(*parts(tokens=32), pretraining_loss, config(steps=110))
+    assert len(given_back) == 2
+
+
 def test_worker_threads_change_nothing() -> None:
     results = []
     for workers in (1, 3):

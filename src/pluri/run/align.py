@@ -1,6 +1,5 @@
 """Aligning languages: how near a model puts translations to each other, layer by layer, beside honest baselines."""
 
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from pluri.run.bilingual import (
     corpus_names,
     read_parallel,
 )
+from pluri.run.command import command_line
 from pluri.run.shift import Shift, measure_shift
 from pluri.tasks.alignment import Case, Judge, halves, static_vectors
 from pluri.tokens.dictionary import Dictionary, Entries, read_dictionary, written
@@ -99,9 +99,8 @@ def align(
         work.judge_models(say)
         say(STATIC)
         work.judge_static([Segmented(file.name) for file in files])
-    command = ["pluri", "align", "--model", str(model), "--dictionary", dictionary, "--corpus", *corpora]
-    command += ["--parallel", *parallel] if parallel else []
-    return work.found(shlex.join([*command, "-o", "report.html"]), say)
+    about: dict[str, Any] = {"dictionary": dictionary, "corpus": tuple(corpora), "parallel": parallel}
+    return work.found(command_line("align", model=model, **about, output="report.html"), say)
 
 
 class _Work:

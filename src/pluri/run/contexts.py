@@ -3,7 +3,6 @@
 Legend: n occurrences that are drawn, L layers (the embedding and each layer), H heads, S pieces of a sentence.
 """
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pluri.inference.attention_maps import attention_maps
 from pluri.inference.embeddings import frame
 from pluri.inference.word_vectors import word_vectors
 from pluri.models.heads import Model
+from pluri.run.command import command_line
 from pluri.run.corpus import Corpus, is_word, never_occurs
 from pluri.run.occurrences import Reading, Sentences
 from pluri.runtime import pick_device
@@ -175,7 +175,17 @@ def compare(
     return Contexts(
         word=word,
         model=str(model),
-        command=_command(word, corpus, model, layer, static, segmented, seed),
+        command=command_line(
+            "compare",
+            word,
+            sentences=corpus.files,
+            model=model,
+            layer=layer,
+            static=None if static == "cbow" else static,
+            segmented=segmented,
+            seed=seed or None,
+            output="report.html",
+        ),
         layer=chosen,
         occurrences=shown,
         cosines=np.clip(unit @ unit.transpose(0, 2, 1), -1, 1),
@@ -189,17 +199,6 @@ def compare(
         pieces=tokenizer.tokens(ids),
         attention=_attention(opened, ids),
     )
-
-
-def _command(
-    word: str, corpus: Corpus, model: str | Path, layer: int | None, static: str, segmented: bool, seed: int
-) -> str:
-    files = [part for file in corpus.files for part in ("--sentences", file)]
-    said = ["pluri", "compare", word, *files, "--model", str(model)]
-    said += [] if layer is None else ["--layer", str(layer)]
-    said += [] if static == "cbow" else ["--static", static]
-    said += ["--segmented"] * segmented + (["--seed", str(seed)] if seed else [])
-    return shlex.join([*said, "-o", "report.html"])
 
 
 def _nearest(centre: NDArray, names: Sequence[str], vectors: NDArray) -> Neighbours:

@@ -1,6 +1,5 @@
 """What each layer of a model knows of context: one table of measures, pretrained against a random start."""
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import DataError
 from pluri.models.heads import Model
+from pluri.run.command import command_line
 from pluri.run.corpus import Corpus, sampled
 from pluri.run.layer_geometry import CONTEXTS, Sample, geometry
 from pluri.run.layer_probes import probes, read_tagged
@@ -122,7 +122,9 @@ def layers(
         "pairs asked by prediction": asked,
         "tagged sentences": len(tagged or ()),
     }
-    command = _command(corpus, model, tags, language, seed)
+    spoken, seeded = None if language == "en" else language, seed or None
+    about: dict[str, Any] = {"tags": tags, "language": spoken, "segmented": segmented, "seed": seeded}
+    command = command_line("layers", *corpus.files, model=model, **about, output="report.html")
     return Layers(str(model), command, pretrained.config.num_layers, rows, samples, words.pairs, notes)
 
 
@@ -133,11 +135,3 @@ def _rows(found: Mapping[str, Sequence[Interval | None]], of: str, *, layered: b
         for layer, interval in enumerate(each)
         if interval is not None
     ]
-
-
-def _command(corpus: Corpus, model: str | Path, tags: str | None, language: str, seed: int) -> str:
-    said = ["pluri", "layers", *corpus.files, "--model", str(model)]
-    said += [] if tags is None else ["--tags", tags]
-    said += [] if language == "en" else ["--language", language]
-    said += ["--segmented"] * corpus.segmented + (["--seed", str(seed)] if seed else [])
-    return shlex.join([*said, "-o", "report.html"])
