@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,10 +39,18 @@ def documents(files: list[str] | None) -> list[str]:
     return [record.text for file in expand(files) for record in read_records(file)]
 
 
-def alternate(sides: dict[str, Callable[[int], float]], rounds: int) -> dict[str, list[float]]:
-    """Runs A B A B ...: side(round) returns a figure; one unmeasured round first. Figures of each side, by round."""
+def alternate(
+    sides: dict[str, Callable[[int], float]], rounds: int, minutes: float = math.inf
+) -> dict[str, list[float]]:
+    """Runs A B A B ...: side(round) returns a figure; one unmeasured round first. Figures of each side, by round.
+
+    minutes: after so many no new round begins, but for the first that is measured.
+    """
     figures: dict[str, list[float]] = {name: [] for name in sides}
+    until = time.monotonic() + 60 * minutes
     for turn in range(rounds + 1):
+        if turn > 1 and time.monotonic() > until:
+            break
         for name, side in sides.items():
             figure = side(turn)
             if turn:

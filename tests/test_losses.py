@@ -18,14 +18,21 @@ from pluri.training.trainer import counts
 
 @pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("block", [1, 7 * 11, 10**6])
-def test_equal_to_torch_in_value_and_gradient(block: int, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "_BLOCK_ELEMENTS", block)
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
+def test_equal_to_torch_in_value_and_gradient(
+    block: int, biased: bool, as_on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """as_on_a_gpu: with outputs that are there for their number alone, and in the form that is compiled there."""
+    monkeypatch.setattr(losses, "_BLOCK_ELEMENTS", {"cpu": block})
+    monkeypatch.setattr(losses, "_OUTPUTS", {"cpu": 8 if as_on_a_gpu else 1})
+    monkeypatch.setattr(losses, "_compiled", lambda: losses._in_one_pass)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(s, generator=generator, dtype=torch.float32) for s in ((23, 5), (11, 5), (11,)))
     labels = torch.randint(0, 11, (23,), generator=generator)
     given = (hidden, weight, bias) if biased else (hidden, weight)
     inputs, expected_inputs = ([t.clone().requires_grad_() for t in given] for _ in range(2))
-    value = blocked_cross_entropy(inputs[0], inputs[1], inputs[2] if biased else None, labels, 40)
+    given_bias = inputs[2] if biased else None
+    value = blocked_cross_entropy(inputs[0], inputs[1], given_bias, labels, 40, compiled=as_on_a_gpu)
     expected = F.cross_entropy(F.linear(*expected_inputs), labels, reduction="sum") / 40
     (3 * value).backward()
     (3 * expected).backward()

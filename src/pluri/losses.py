@@ -3,6 +3,7 @@
 Legend: B rows, L positions, D width, E embedding width, V vocabulary, P predicted positions, N sequences, C classes,
 K labelled positions of the sequence that has most."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import Tensor
 from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.models.heads import Model
+from pluri.models.placing import is_compiled
 
 Loss = Callable[[Model, Batch, int, int], tuple[Tensor, dict[str, Tensor]]]
 """(model, micro-batch, labels in the step, labels of sequences in the step) -> (what to minimize, its named parts)."""
 
-_BLOCK_ELEMENTS = 4_000_000  # logits held at once: 16 MB in fp32, small enough to stay in a last-level cache
+# Logits held at once: on a CPU 16 MB in fp32, small enough to stay in a last-level cache; enough to keep a GPU busy.
+_BLOCK_ELEMENTS = {"cpu": 4_000_000, "cuda": 1 << 27}
+_OUTPUTS = {"cpu": 1, "cuda": 64}  # a GPU's matrix units want a multiple of this many
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
@@ -28,47 +32,95 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float) -> Tensor:
-        wants_gradient = any(ctx.needs_input_grad[:3])
-        rows = max(1, _BLOCK_ELEMENTS // weight.shape[0])
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float, compiled: bool
+    ) -> Tensor:
+        wants_gradient, biased, outputs = any(ctx.needs_input_grad[:3]), bias is not None, len(weight)
+        device = hidden.device.type
+        weight, bias = _padded(weight, bias, -outputs % _OUTPUTS[device])
+        rows = max(1, _BLOCK_ELEMENTS[device] // weight.shape[0])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight)
-            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+            grad_bias = torch.zeros(len(weight), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), rows):
             block, target = hidden[start : start + rows], labels[start : start + rows].unsqueeze(1)
-            logits = F.linear(block, weight, bias).float()  # (rows, V)
-            # log-sum-exp is at least the largest logit, so that exp below cannot overflow
-            logits -= logits.logsumexp(dim=1, keepdim=True)
-            total -= logits.gather(1, target).sum()
-            if not wants_gradient:
+            logits = F.linear(block, weight, bias)  # (rows, V)
+            if compiled and wants_gradient:
+                loss, gradient, sums = _compiled()(logits, target, torch.full_like(total, scale))
+            else:
+                loss, gradient, sums = _differentiated(logits, target, scale, wants_gradient, biased)
+            total += loss
+            if gradient is None:
                 continue
-            probabilities = logits.exp_()
-            probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
-            probabilities *= scale
-            if grad_bias is not None:
-                grad_bias += probabilities.sum(dim=0)
-            gradient = probabilities.to(hidden.dtype)
+            if biased:
+                grad_bias += sums
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)
         if wants_gradient:
-            ctx.save_for_backward(grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(weight.dtype))
+            grad_bias = grad_bias[:outputs].to(weight.dtype) if biased else None
+            ctx.save_for_backward(grad_hidden, grad_weight[:outputs], grad_bias)
         return total * scale
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         (factor,) = upstream
-        return grad_hidden * factor, grad_weight * factor, None if grad_bias is None else grad_bias * factor, None, None
+        of_bias = None if grad_bias is None else grad_bias * factor
+        return grad_hidden * factor, grad_weight * factor, of_bias, None, None, None
 
 
-def blocked_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, count: int) -> Tensor:
+def _padded(weight: Tensor, bias: Tensor | None, more: int) -> tuple[Tensor, Tensor | None]:
+    """The output layer with so many outputs more, whose probability is 0."""
+    if not more:
+        return weight, bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    return F.pad(weight, (0, 0, 0, more)), F.pad(bias, (0, more), value=-torch.inf)
+
+
+def _differentiated(
+    logits: Tensor, target: Tensor, scale: float, wants_gradient: bool, biased: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Of logits (rows, V), which it may overwrite, and targets (rows, 1): the summed cross-entropy; `scale` times its
+    gradient, in their dtype, if that is wanted; and the sum of that over the rows, fp32 (V,), if there is a bias.
+    """
+    dtype, logits = logits.dtype, logits.float()
+    # log-sum-exp is at least the largest logit, so that exp below cannot overflow
+    logits -= logits.logsumexp(dim=1, keepdim=True)
+    loss = -logits.gather(1, target).sum()
+    if not wants_gradient:
+        return loss, None, None
+    probabilities = logits.exp_()
+    probabilities.scatter_add_(1, target, torch.full_like(target, -1, dtype=torch.float32))
+    probabilities *= scale
+    return loss, probabilities.to(dtype), probabilities.sum(dim=0) if biased else None
+
+
+def _in_one_pass(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a compiler, which stores nothing in between. scale: of no dimension."""
+    logs = logits.float()
+    logs = logs - logs.logsumexp(dim=1, keepdim=True)
+    wanted = torch.arange(logs.shape[1], device=logs.device) == target
+    gradient = (logs.exp() - wanted.float()) * scale
+    return -logs.gather(1, target).sum(), gradient.to(logits.dtype), gradient.sum(dim=0)
+
+
+@functools.cache
+def _compiled() -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    return torch.compile(_in_one_pass)
+
+
+def blocked_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, count: int, *, compiled: bool = False
+) -> Tensor:
     """Sum of the cross-entropies of P predictions, divided by `count`.
 
     hidden: (P, E). weight: (V, E). bias: (V,) or None. labels: int64 (P,), each in [0, V).
+    compiled: what is not a product is compiled by torch at the first call.
     """
-    return _BlockedCrossEntropy.apply(hidden, weight, bias, labels, 1.0 / max(count, 1))  # type: ignore[no-any-return]
+    scale = 1.0 / max(count, 1)
+    return _BlockedCrossEntropy.apply(hidden, weight, bias, labels, scale, compiled)  # type: ignore[no-any-return]
 
 
 def pretraining_loss(
@@ -89,7 +141,8 @@ def pretraining_loss(
     if batch.labels is not None:
         head = "next" if model.config.generative else "masked"
         features, labels = model.heads[head](states), batch.labels.reshape(-1).index_select(0, where)  # (P, E), (P,)
-        parts[f"{head}_loss"] = blocked_cross_entropy(features, *model.decoder, labels, num_labels)
+        loss = blocked_cross_entropy(features, *model.decoder, labels, num_labels, compiled=is_compiled(model))
+        parts[f"{head}_loss"] = loss
     if batch.sequence_labels is not None:
         parts["pair_loss"] = _cross_entropy(model.heads["pair"](vectors), batch.sequence_labels, num_sequences)
     return torch.stack(list(parts.values())).sum(), {name: part.detach() for name, part in parts.items()}
@@ -134,12 +187,13 @@ def span_logits(model: Model, batch: Batch) -> Tensor:
     at = batch.predicted  # (P,), ascending
     by_place = torch.argsort(batch.starts)
     owner = by_place[torch.searchsorted(batch.starts[by_place], at, right=True) - 1]  # (P,)
-    counts = torch.bincount(owner, minlength=len(by_place))  # (N,)
+    counts = torch.zeros_like(by_place).index_add_(0, owner, torch.ones_like(owner))  # (N,)
+    most = int(counts.max()) if batch.spans is None else batch.spans.longest  # at most: the device is not asked
     firsts = torch.empty_like(counts)
     firsts[by_place] = counts[by_place].cumsum(0) - counts[by_place]
     rank = torch.arange(len(at), device=at.device) - firsts[owner]  # (P,)
     scores = model.heads["answer"](model.hidden(batch, at)).float()  # (P, 2)
-    grid = scores.new_full((2, len(counts), int(counts.max())), -torch.inf)  # (2, N, K)
+    grid = scores.new_full((2, len(counts), most), -torch.inf)  # (2, N, K)
     grid[:, owner, rank] = scores.t()
     return grid
 

@@ -110,7 +110,7 @@ def test_the_best_spans_are_those_of_all_windows(asked):
                 every[owner][place] = max(every[owner].get(place, -np.inf), start[first] + end[last])
     for batch_tokens in (1, 100, 8192):
         batches = Batches(examples, batch_tokens=batch_tokens, length=24, seed=0).once()
-        found = best_spans(model, batches, examples, device)
+        found = best_spans(model, batches, examples)
         np.testing.assert_allclose(found.null, null, rtol=1e-4)
         assert found.spans[2].tolist() == [-1, -1]
         for owner, spans in enumerate(every):

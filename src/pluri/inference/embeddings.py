@@ -18,6 +18,7 @@ from pluri.batches.example import Examples
 from pluri.batches.packing import pack
 from pluri.errors import UsageError
 from pluri.models.heads import Model
+from pluri.models.placing import placed, reads_flat
 from pluri.runtime import Precision, keep_freed_memory, pick_device, pick_dtype
 from pluri.tokens.ragged import offsets_of
 from pluri.tokens.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ from pluri.tokens.tokenizer import Tokenizer
 Pooling = Literal["mean", "cls", "token"]
 
 CHUNK = 2048  # texts that are sorted by length together
-_BATCH_TOKENS = 4096
+_BATCH_TOKENS, _BATCH_TOKENS_ON_GPU = 4096, 32_768
 _SHORTEST_ROW = 32
 
 
@@ -100,15 +101,16 @@ def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return before, after
 
 
-def batches_of(pieces: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """Batches of sequences of like length, on the device, and which of them each holds, in its order.
+def batches_of(pieces: Sequence[NDArray[np.int64]], model: Model) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """Batches of sequences of like length, on the model's device, and which of them each holds, in its order.
 
     pieces: ids, none of them empty.
     """
     lengths = np.array([len(piece) for piece in pieces], np.int64)
-    for index in _groups(np.argsort(-lengths, kind="stable"), lengths):
+    tokens = _BATCH_TOKENS_ON_GPU if reads_flat(model) else _BATCH_TOKENS
+    for index in _groups(np.argsort(-lengths, kind="stable"), lengths, tokens):
         examples = Examples(np.concatenate([pieces[i] for i in index]).astype(np.int32), offsets_of(lengths[index]))
-        yield index, pack(examples, max(int(lengths[index].max()), _SHORTEST_ROW)).to(pick_device())
+        yield index, placed(model, pack(examples, max(int(lengths[index].max()), _SHORTEST_ROW)))
 
 
 def _chunk(
@@ -116,7 +118,7 @@ def _chunk(
 ) -> Embedded:
     pieces, truncated = _encoded(tokenizer, texts, length)
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
-    for index, batch in batches_of(pieces):
+    for index, batch in batches_of(pieces, model):
         for place, vectors in zip(index, _vectors(model, batch, pooling, normalize), strict=True):
             found[place] = vectors
     vectors = np.concatenate(found) if pooling == "token" else np.stack(found)
@@ -136,13 +138,13 @@ def _encoded(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[l
     return pieces, sum(len(each) > room for each in ids)
 
 
-def _groups(order: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Runs of `order` of about _BATCH_TOKENS tokens, at least one text each."""
+def _groups(order: NDArray[np.int64], lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Runs of `order` of about so many tokens, at least one text each."""
     totals = np.cumsum(lengths[order])
     first = 0
     while first < len(order):
         before = totals[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(totals, before + _BATCH_TOKENS, side="right")))
+        last = max(first + 1, int(np.searchsorted(totals, before + tokens, side="right")))
         yield order[first:last]
         first = last
 

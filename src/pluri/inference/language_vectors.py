@@ -72,7 +72,7 @@ def predictions(
     owned = np.searchsorted(data.text, np.arange(len(data.pieces) + 1)).tolist()
     found = np.empty(len(data.at), np.int64)
     with shifted(model, layer, vector):
-        for index, batch in batches_of(data.pieces):
+        for index, batch in batches_of(data.pieces, model):
             mine = [np.arange(owned[i], owned[i + 1]) for i in index]
             bases = np.cumsum(lengths[index]) - lengths[index]
             at = np.concatenate([base + places[these] for base, these in zip(bases, mine, strict=True)])

@@ -123,7 +123,7 @@ def _chunk(
     vectors = np.empty((len(layers), len(text), model.config.hidden_size), np.float32)
     if len(used):
         pieces = [np.array([*before, *encodings[i].ids[:room], *after], np.int64) for i in used]
-        for index, batch in batches_of(pieces):
+        for index, batch in batches_of(pieces, model):
             bases = offsets_of(np.array([len(pieces[i]) for i in index], np.int64))[:-1]
             here = slices(offsets[used[index]], owned[used[index]])  # the words of this batch
             at = np.repeat(bases, owned[used[index]]) + starts[here]

@@ -3,20 +3,21 @@
 Legend: B rows, L positions a row, D width, H heads, C channels of a head.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pluri.batches.batch import Batch
+from pluri.batches.batch import Batch, Spans
 from pluri.models.cache import Cache, LayerCache
 from pluri.models.config import ModelConfig
 from pluri.models.dropout import dropout
+from pluri.models.flash import flash_attention
 from pluri.models.linear import StackedLinear
 from pluri.models.norms import inverse_rms
-from pluri.models.positions import rotary_frequencies, rotary_turns, rotate_
+from pluri.models.positions import rotary_frequencies, rotary_turns, rotate_, rotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,17 @@ class Layout:
     """What attention has to know of a batch: made once, used by every block of a kind.
 
     mask: bool (B, 1, L, L), True where a position sees another; None = every position sees its whole row.
-    turns: complex64 (B, L, 1, 1, C / 2); None without rotary positions.
+    turns: complex64 (B, L, 1, 1, C / 2), with spans as pairs of fp32 (..., C / 2, 2); None without rotary positions.
     causal: without a mask, every position sees its row up to itself; a mask says so itself.
+    spans: of a batch in one row without gaps, which needs no mask; every position sees its own span, with a `reach` so
+        many positions before and behind it.
     """
 
     mask: Tensor | None
     turns: Tensor | None
     causal: bool = False
+    spans: Spans | None = None
+    reach: int | None = None
 
 
 def layouts(
@@ -44,6 +49,24 @@ def layouts(
     cache: the batch is put behind its columns, and sees them too.
     """
     ids, positions = batch.sequence_ids, batch.position_ids
+
+    def turns(base: float, stored: Tensor | None = None) -> Tensor | None:
+        if config.positions != "rotary":
+            return None
+        computed = rotary_frequencies(config.head_size, base, positions.device) if stored is None else stored
+        found = rotary_turns(positions, computed)
+        return found if batch.spans is None else torch.view_as_real(found)
+
+    def mixed(everywhere: Layout, local: Layout) -> list[Layout]:
+        return [local if i % config.global_every else everywhere for i in range(config.num_layers)]
+
+    if batch.spans is not None:
+        assert cache is None, "a cache goes on with one sequence a row"
+        everywhere = Layout(None, turns(config.rotary_base, frequencies), config.causal, batch.spans)
+        if config.window is None:
+            return [everywhere] * config.num_layers
+        near = replace(everywhere, turns=turns(config.local_rotary_base), reach=config.window // 2)
+        return mixed(everywhere, near)
     # Only a batch of one sequence a row may need no mask; asking the others would cost a device sync.
     full = batch.starts.shape[0] == ids.shape[0] and bool((ids == 1).all())
     columns = None if cache is None else cache.extend(batch, full)  # (B, T + L) with T columns before these
@@ -54,21 +77,13 @@ def layouts(
             mask = mask & before(ids.shape[1], ids.device)
     else:
         mask, causal = columns[:, None, None, :] <= positions[:, None, :, None], False
-
-    def turns(base: float, stored: Tensor | None = None) -> Tensor | None:
-        if config.positions != "rotary":
-            return None
-        computed = rotary_frequencies(config.head_size, base, positions.device) if stored is None else stored
-        return rotary_turns(positions, computed)
-
     everywhere = Layout(mask, turns(config.rotary_base, frequencies), causal)
     if config.window is None:
         return [everywhere] * config.num_layers
     near = (positions[:, None, :, None] - columns[:, None, None, :]).abs() <= config.window // 2  # (B, 1, L, T + L)
     if causal:
         near = near & before(ids.shape[1], ids.device)
-    local = Layout(near if mask is None else near & mask, turns(config.local_rotary_base))
-    return [local if i % config.global_every else everywhere for i in range(config.num_layers)]
+    return mixed(everywhere, Layout(near if mask is None else near & mask, turns(config.local_rotary_base)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +102,10 @@ class Reading:
     def of(cls, at: Tensor, rows: int, length: int) -> "Reading":
         at, order = at.sort()
         row = at // length  # (P,)
-        counts = torch.bincount(row, minlength=rows)  # (B,)
-        rank = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[row]
-        most = max(1, int(counts.max()))
+        most, rank = max(1, len(at)), torch.arange(len(at), device=at.device)
+        if rows > 1:  # with one row, nothing has to be asked of the device
+            counts = torch.bincount(row, minlength=rows)  # (B,)
+            most, rank = max(1, int(counts.max())), rank - (counts.cumsum(0) - counts)[row]
         slots = (torch.arange(rows, device=at.device) * length).unsqueeze(1).repeat(1, most)
         slots[row, rank] = at
         kept, given = torch.empty_like(at), torch.empty_like(at)
@@ -103,10 +119,12 @@ class Source:
 
     states: (B, S, D), what the encoder made of them; None = the cache has their keys and values.
     mask: bool (B, 1, L, S), True where a position sees one of its source; None = every position sees the whole row.
+    spans: of the batch and its source, where both lie in one row without gaps; no mask then.
     """
 
     states: Tensor | None
     mask: Tensor | None
+    spans: tuple[Spans, Spans] | None = None
 
 
 def crossing(batch: Batch, source_ids: Tensor) -> Tensor | None:
@@ -151,6 +169,17 @@ class _QueriesAndKeys(torch.autograd.Function):
         return torch.cat((grad.to(qk.dtype), grad_v.unsqueeze(2)), 2), None, None
 
 
+def _queries_and_keys(qkv: Tensor, turns: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in operations that a compiler makes one kernel of, forward and backward."""
+    qk = qkv[:, :, :2].float()  # (B, L, 2, H, C)
+    if eps is not None:
+        qk = F.rms_norm(qk, qk.shape[-1:], eps=eps)
+    if turns is not None:
+        qk = rotated(qk, turns)
+    q, k = qk.to(qkv.dtype).unbind(2)
+    return q, k, qkv[:, :, 2]
+
+
 def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rate: float, *, causal: bool = False) -> Tensor:
     """Scaled dot-product attention with dropout of its weights: q (B, H, R, C), k and v (B, H, L, C), to (B, H, R, C).
 
@@ -188,6 +217,8 @@ class SelfAttention(nn.Module):
         """
         rows, length, width = x.shape
         q, k, v = self._projected(x, layout)
+        if layout.spans is not None:
+            return self.out(self._within(layout.spans, q[0], k[0], v[0], layout, reading))
         mask, causal = layout.mask, layout.causal
         if reading is not None:
             q = q.flatten(0, 1)[reading.slots]  # (B, R, H, C)
@@ -202,6 +233,21 @@ class SelfAttention(nn.Module):
         mixed = mixed.transpose(1, 2).reshape(rows, -1, width)
         return self.out(mixed if reading is None else mixed.flatten(0, 1)[reading.kept])
 
+    def _within(self, spans: Spans, q: Tensor, k: Tensor, v: Tensor, layout: Layout, reading: Reading | None) -> Tensor:
+        """Attention within spans: q, k and v (L, H, C) to (1, L, D), or to (P, D) at the positions of a reading."""
+        queries, rate = spans.bounds, self.dropout if self.training else 0.0
+        some = None if layout.causal or layout.reach is not None else reading  # else it matters where a query stands
+        if some is not None:
+            at = some.slots[0]  # (P,), ascending
+            q, queries = q[at], torch.searchsorted(at, queries.long(), out_int32=True)
+        longest = (spans.longest, spans.longest)
+        mixed = flash_attention(
+            q, k, v, queries, spans.bounds, longest, rate, reach=layout.reach, causal=layout.causal
+        ).flatten(1)
+        if reading is None:
+            return mixed.unsqueeze(0)
+        return mixed[reading.at if some is None else reading.kept]
+
     def weights(self, x: Tensor, layout: Layout) -> Tensor:
         """How much each position takes of each: fp32 (B, H, L, L), rows that sum to 1."""
         q, k, _ = (t.transpose(1, 2).float() for t in self._projected(x, layout))  # (B, H, L, C)
@@ -214,6 +260,8 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1)  # (B, L, 3, H, C)
         if layout.turns is None and self.qk_eps is None:
             return qkv.unbind(2)
+        if layout.spans is not None:
+            return _queries_and_keys(qkv, layout.turns, self.qk_eps)
         return _QueriesAndKeys.apply(qkv, layout.turns, self.qk_eps)  # type: ignore[return-value]
 
 
@@ -241,5 +289,12 @@ class CrossAttention(nn.Module):
             assert cache is not None
             assert cache.source is not None
             k, v = cache.source
-        mixed = attended(q, k, v, source.mask, self.dropout if self.training else 0.0)
+        rate = self.dropout if self.training else 0.0
+        if source.spans is not None:
+            ours, theirs = source.spans
+            q, k, v = (t[0].transpose(0, 1) for t in (q, k, v))  # (L or S, H, C)
+            longest = (ours.longest, theirs.longest)
+            mixed = flash_attention(q, k, v, ours.bounds, theirs.bounds, longest, rate)
+            return self.out(mixed.flatten(1).unsqueeze(0))
+        mixed = attended(q, k, v, source.mask, rate)
         return self.out(mixed.transpose(1, 2).flatten(2))

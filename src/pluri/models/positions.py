@@ -52,3 +52,9 @@ def rotate_(x: Tensor, turns: Tensor) -> Tensor:
     """
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)
     return x
+
+
+def rotated(x: Tensor, turns: Tensor) -> Tensor:
+    """The same, not in place and in real numbers, as compilers for a GPU ask. turns: fp32 (B, L, 1, 1, C / 2, 2)."""
+    (a, b), (cosine, sine) = x.unflatten(-1, (-1, 2)).unbind(-1), turns.unbind(-1)
+    return torch.stack((a * cosine - b * sine, a * sine + b * cosine), -1).flatten(-2)

@@ -60,7 +60,9 @@ def token_dropout_scale(batch: Batch, mask_id: int) -> Tensor:
     last = batch.starts + batch.lengths - 1
     dropped = counts[last] - counts[batch.starts] + masked[batch.starts].long()  # (N,)
     kept = (batch.lengths - dropped).clamp_min(1)
-    scale = torch.repeat_interleave((1 - _DROPPED_IN_TRAINING) * batch.lengths / kept, batch.lengths)
+    tokens = None if batch.spans is None else batch.spans.tokens  # known: the device is not asked
+    each = (1 - _DROPPED_IN_TRAINING) * batch.lengths / kept
+    scale = torch.repeat_interleave(each, batch.lengths, output_size=tokens)
     spread = torch.zeros(masked.shape, device=masked.device).index_copy(0, batch.places, scale)
     return spread.masked_fill(masked, 0.0).view(*batch.input_ids.shape, 1)
 
@@ -160,7 +162,11 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.source_ids = source_ids
         x = self.decoder.embeddings(batch, self.embeddings.tokens)
-        found = self.decoder._through(x, batch, None, layers, cache, Source(states, crossing(batch, source_ids)))
+        if batch.spans is not None and batch.source is not None and batch.source.spans is not None:
+            source = Source(states, None, (batch.spans, batch.source.spans))
+        else:
+            source = Source(states, crossing(batch, source_ids))
+        found = self.decoder._through(x, batch, None, layers, cache, source)
         return found if at is None or isinstance(found, list) else found.flatten(0, 1)[at]
 
     def _through(

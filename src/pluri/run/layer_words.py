@@ -154,7 +154,8 @@ def by_prediction(
                 asked.append((each, [*before, *ids[: length - len(before) - len(after)], *after], at, pieces))
     model = on_device(model, "auto")
     probability = np.zeros(len(asked))
-    for index, batch in batches_of([np.array(ids, np.int64) for _, ids, _, _ in asked]) if asked else ():
+    pieces = [np.array(ids, np.int64) for _, ids, _, _ in asked]
+    for index, batch in batches_of(pieces, model) if asked else ():
         places = torch.tensor([asked[i][2] + len(before) for i in index], device=batch.starts.device)
         logits = model.outputs("masked", model.hidden(batch), batch, batch.starts + places).float()  # (n, V)
         two = logits.gather(1, torch.tensor([asked[i][3] for i in index], device=logits.device)).softmax(1)

@@ -41,7 +41,7 @@ _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: n
 _FREE = {"output", "store"} | {
     f"training.{name}"
     for name in (
-        "steps", "tokens", "minutes", "learning_rate", "workers",
+        "steps", "tokens", "minutes", "learning_rate", "workers", "compile",
         "eval_steps", "patience", "checkpoint_minutes", "checkpoint_steps",
     )
 }  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor
 from pluri.batches.batch import Batch
 from pluri.losses import span_logits
 from pluri.models.heads import Model
+from pluri.models.placing import placed
 from pluri.tasks.answer import AnswerExamples
 
 _NO_SPAN = 1e9  # the odds of "no answer" where a document has nothing else: finite, as JSON wants its numbers
@@ -69,7 +70,7 @@ class Nbest:
 
 
 @torch.inference_mode()
-def best_spans(model: Model, batches: Iterator[Batch], examples: AnswerExamples, device: str) -> Nbest:
+def best_spans(model: Model, batches: Iterator[Batch], examples: AnswerExamples) -> Nbest:
     """Asks the model. batches: all examples, in order. Keeps the best spans of each question only, never all logits."""
     settings = examples.settings
     kept = settings.n_best_size if settings.valid_spans else 1
@@ -81,7 +82,7 @@ def best_spans(model: Model, batches: Iterator[Batch], examples: AnswerExamples,
     for batch in batches:
         here = slice(done, done + len(batch.starts))
         done = here.stop
-        grid = span_logits(model, batch.to(device))  # (2, N, 1 + K)
+        grid = span_logits(model, placed(model, batch))  # (2, N, 1 + K)
         owner = examples.owner[here]
         np.minimum.at(null, owner, grid[:, :, 0].sum(0).cpu().numpy())
         document = grid[:, :, 1:]  # (2, N, K)

@@ -115,6 +115,7 @@ class Tuning(Adaptation, Answering, Writing):
                 "weight_decay": self.weight_decay,
                 "betas": (0.9, 0.999),
                 "precision": self.precision,
+                "compile": False,  # a fine-tuning is over before that has paid
                 "seed": seed,
                 "eval_steps": max(1, -(-steps // self.validations)),
                 "best_metric": metric,

@@ -15,6 +15,7 @@ from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.models.heads import Model
+from pluri.models.placing import laid_for
 from pluri.runtime import keep_freed_memory, pick_device
 from pluri.tasks.answer import AnswerExamples
 from pluri.tasks.answer_metrics import AnswerOutcome
@@ -74,7 +75,7 @@ def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writ
         return Predictions(np.array(write_targets(model, examples, writing), object), None)
     batches = prediction_batches(examples, model.config.max_length)
     if isinstance(examples, AnswerExamples):
-        nbest = best_spans(model, batches, examples, device)
+        nbest = best_spans(model, batches, examples)
         return Predictions(nbest.decided(task.threshold), None, nbest)
     blocks = _logits(model, task, batches, device)
     if examples.votes is not None:
@@ -96,7 +97,7 @@ def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writ
 
 def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> Iterator[Tensor]:
     """Of each batch, in order: (P, C) of tags, else (N, C)."""
-    for batch in batches:
+    for batch in (laid_for(model, batch) for batch in batches):
         if task.kind == "tag":
             at = labelled_positions(batch).to(device)  # (P,)
             logits = model.heads["tag"](model.hidden(batch.to(device), at))  # (P, C)

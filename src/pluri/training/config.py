@@ -22,6 +22,7 @@ class TrainingConfig(Config):
     weight_decay: decoupled, as in AdamW.
     precision: of the products; auto takes bf16 where that is fast.
     betas: of AdamW. max_grad_norm: longer gradients are scaled down to it.
+    compile: on a GPU, torch.compile makes the kernels of the blocks: that takes a minute, and later steps less time.
     batch_tokens: of a step. accumulation: the parts in which they are computed, one after the other.
     packed: several sequences share a row. workers: processes that make batches.
     seed: of everything that is drawn.
@@ -47,6 +48,7 @@ class TrainingConfig(Config):
     accumulation: int = Field(1, ge=1)
     packed: bool = True
     precision: Precision = "auto"
+    compile: bool = True
     workers: int = Field(1, ge=1)
     seed: int = Field(0, ge=0, lt=2**63)
     eval_steps: int | None = Field(None, ge=1)

@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from torch import Tensor
 from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
-from pluri.batches.packing import split
 from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
 from pluri.errors import TrainingError
 from pluri.losses import Loss
 from pluri.models.config import ModelConfig, train_flops
 from pluri.models.heads import Model, positions_read
+from pluri.models.placing import as_written, compile_blocks, decompile, placed
 from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate, release_freed_memory
 from pluri.training.config import TrainingConfig
 from pluri.training.depth import learning_rate_factors
+from pluri.training.feed import Fed, Figures, fed
 from pluri.training.interrupts import heard
 from pluri.training.journal import Journal
 from pluri.training.meter import Meter
@@ -111,7 +112,11 @@ class _Run:
         self.optimizer = MasterOptimizer(
             model, config.optimizer, weight_decay=config.weight_decay, betas=config.betas, dtype=dtype, factors=factors
         )
-        self.peak = product_rate(dtype, 1024, 0.2, self.device) if output is not None else math.inf
+        if config.compile and self.device == "cuda":
+            compile_blocks(model)
+        self.figures = Figures(self.device)
+        size = 1024 if self.device == "cpu" else 8192  # a GPU does not get busy by less
+        self.peak = product_rate(dtype, size, 0.2, self.device) if output is not None else math.inf
         self.done = Trained()
         self.best_weights: dict[str, Tensor] = {}
         self.stale = 0
@@ -128,7 +133,7 @@ class _Run:
         try:
             # Without checkpoints there is nothing to save: a signal then ends the work as it would without us.
             with heard() if self.output else contextlib.nullcontext(list[str]()) as signals:
-                self._loop(stream, limit, signals, journal, Meter(progress))
+                self._loop(fed(stream, self.model, self.config.accumulation), limit, signals, journal, Meter(progress))
                 finished = not signals and (stop_after is None or done.step < stop_after)
                 if finished and not (done.validations and done.validations[-1]["step"] == done.step):
                     self._validated(journal)
@@ -150,27 +155,37 @@ class _Run:
         self._settle()
         return done
 
-    def _loop(
-        self, stream: Iterator[Batch], limit: int, signals: list[str], journal: Journal | None, meter: Meter
-    ) -> None:
+    def _loop(self, feed: Iterator[Fed], limit: int, signals: list[str], journal: Journal | None, meter: Meter) -> None:
         """Steps until `limit`, the end of the budget, a signal, or patience is at its end."""
         done, config = self.done, self.config
         saved_at = time.monotonic()
-        with meter:
-            while done.step < limit and self._spent() < 1 and not signals:
-                event = self._step(stream)
+
+        def tell(events: Iterable[dict[str, Any]]) -> None:
+            for event in events:
+                done.loss = event["loss"]
+                done.losses.append(event["loss"])
+                done.reads.append(event["tokens"])
                 if journal:
                     journal.write("step", **event)
                 meter.update(event, self._spent())
+
+        with meter:
+            while done.step < limit and self._spent() < 1 and not signals:
+                tell(self._step(feed))
                 if done.step % _RELEASE_STEPS == 0:
                     release_freed_memory()
-                if config.eval_steps and done.step % config.eval_steps == 0 and self._validated(journal):
+                validates = config.eval_steps and done.step % config.eval_steps == 0
+                due = config.checkpoint_steps and done.step % config.checkpoint_steps == 0
+                saves = self.output and (due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes)
+                if validates or saves:
+                    tell(self._rest())
+                if validates and self._validated(journal):
                     done.reason = f"no better for {config.patience} validations"
                     break
-                due = config.checkpoint_steps and done.step % config.checkpoint_steps == 0
-                if self.output and (due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes):
+                if saves:
                     self._save()
                     saved_at = time.monotonic()
+            tell(self._rest())
 
     def _spent(self) -> float:
         """The share of the budget that is spent, 0 to 1."""
@@ -192,60 +207,66 @@ class _Run:
             warmup = 0.0 if config.steps is None else min(config.warmup_steps / (config.steps + 1), 1.0)
         return config.learning_rate * learning_rate_factor(spent, config.schedule, warmup=warmup, decay=config.decay)
 
-    def _step(self, stream: Iterator[Batch]) -> dict[str, Any]:
+    def _step(self, feed: Iterator[Fed]) -> list[dict[str, Any]]:
+        """One update. The events of the steps whose figures are known by now: of this one, or of earlier ones."""
         start = time.perf_counter()  # waiting for data is part of a step
-        batch = next(stream)
+        batch, parts = next(feed)
         config, done = self.config, self.done
         rate = self._learning_rate()
         num_labels, num_sequences = counts(batch)
         torch.manual_seed(int(mix(config.seed, done.step) >> 1))  # dropout, the one user of torch's generator
         self.model.train()
-        rows = -(-batch.input_ids.shape[0] // config.accumulation)
-        totals: dict[str, float] = {}
-        value = 0.0
-        for part in split(batch, rows) if config.accumulation > 1 else [batch]:
-            scalar, named = self.loss(self.model, part.to(self.device), num_labels, num_sequences)
+        numbers: dict[str, Tensor] = {}
+        for part in parts:
+            scalar, named = self.loss(self.model, part, num_labels, num_sequences)
             scalar.backward()
-            value += scalar.item()
-            for name, number in named.items():
-                totals[name] = totals.get(name, 0.0) + number.item()
-        norm = self.optimizer.clip(config.max_grad_norm).item()
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            resume = ", then go on from the last checkpoint with --resume" if self.output else ""
-            raise TrainingError(
-                f"non-finite: loss {value}, gradient norm {norm} in batch {done.step} (learning rate {rate:.2g})",
-                where=f"step {done.step + 1}",
-                do=f"lower the learning rate{resume}",
-            )
+            for name, number in {"loss": scalar, **named}.items():
+                numbers[name] = numbers.get(name, 0.0) + number.detach().double()
+        numbers["grad_norm"] = self.optimizer.clip(config.max_grad_norm).double()
+        tokens = batch.num_tokens
+        event = {"step": done.step + 1, "tokens": done.tokens + tokens, "seconds": 0.0, "learning_rate": rate}
+        self.figures.send(event, numbers)
+        known = list(self._known(self.figures.read()))  # before the update: on a CPU none is made that is not finite
         self.optimizer.step(rate)
         seconds = time.perf_counter() - start
-        tokens = batch.num_tokens
         done.step += 1
         done.tokens += tokens
         done.seconds += seconds
-        done.loss = value
-        done.losses.append(value)
-        done.reads.append(done.tokens)
         predicted = num_labels if {"masked", "next"} & set(self.model.heads) else 0  # theirs is the large output layer
-        flops = step_flops(self.model.config, batch, predicted)
-        return {
-            "step": done.step,
-            "tokens": done.tokens,
-            "seconds": round(done.seconds, 4),
-            "loss": value,
-            **totals,
-            "learning_rate": rate,
-            "grad_norm": norm,
-            "tokens_per_second": tokens / seconds,
-            "model_flops_use": flops / seconds / self.peak,
-        }
+        event["seconds"] = round(done.seconds, 4)
+        event["tokens_per_second"] = tokens / seconds
+        event["model_flops_use"] = step_flops(self.model.config, batch, predicted) / seconds / self.peak
+        return known
+
+    def _known(self, figures: Iterator[tuple[dict[str, Any], dict[str, float]]]) -> Iterator[dict[str, Any]]:
+        """The events of steps, now with their figures. TrainingError: a loss or a gradient is not finite."""
+        for event, numbers in figures:
+            value, norm = numbers["loss"], numbers["grad_norm"]
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                step, rate = event["step"], event["learning_rate"]
+                resume = ", then go on from the last checkpoint with --resume" if self.output else ""
+                raise TrainingError(
+                    f"non-finite: loss {value}, gradient norm {norm} in batch {step - 1} (learning rate {rate:.2g})",
+                    where=f"step {step}",
+                    do=f"lower the learning rate{resume}",
+                )
+            event |= numbers
+            yield event
+
+    def _rest(self) -> Iterator[dict[str, Any]]:
+        """Waits for all steps: nothing is validated, saved or handed back before it was seen to be finite."""
+        start = time.perf_counter()
+        known = list(self.figures.read(everything=True))
+        if known:
+            self.done.seconds += time.perf_counter() - start
+        return self._known(iter(known))
 
     def _validated(self, journal: Journal | None) -> bool:
         """Validates; keeps the best weights. True when it is time to stop early."""
         if self.validate is None:
             return False
         self.model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), as_written(self.model):
             metrics = self.validate(self.model)
         done, name = self.done, self.config.best_metric
         done.validations.append({"step": done.step, **metrics})
@@ -293,6 +314,7 @@ class _Run:
     def _settle(self) -> None:
         """Leaves the model in fp32 on the CPU, with the best weights where a metric chose them, else the last."""
         weights = self.optimizer.frozen | (self.best_weights or self.optimizer.masters)
+        decompile(self.model)
         self.model.float().to("cpu")
         for name, parameter in self.model.named_parameters():
             if name in weights:
@@ -326,12 +348,11 @@ def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, f
 
     Reads one batch at a time and keeps sums only. A loss of which nothing was predicted is left out; {} if all are.
     """
-    device = next(model.parameters()).device
     sums: dict[str, float] = {}
     totals: dict[str, int] = {}
     for batch in batches:
         num_labels, num_sequences = counts(batch)
-        _, named = loss(model, batch.to(device), 1, 1)
+        _, named = loss(model, placed(model, batch), 1, 1)
         for name, value in named.items():
             sums[name] = sums.get(name, 0.0) + value.item()
             count = num_sequences if name in ("pair_loss", "classify_loss", "answer_loss") else num_labels

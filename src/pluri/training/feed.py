@@ -1,0 +1,72 @@
+"""Batches on their way to where they are computed, and figures on their way back: a GPU never waits for either.
+
+What a step needs is copied to the GPU while the step before is computed, and what a step says of itself is read some
+steps later. On a CPU both happen at once.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pluri.batches.batch import Batch
+from pluri.batches.packing import split
+from pluri.models.heads import Model
+from pluri.models.placing import laid_for, placed
+
+_STEPS_BEHIND = 2  # the GPU always has one step to do while the CPU reads the figures of another
+
+Fed = tuple[Batch, list[Batch]]
+"""A batch on the CPU, and its micro-batches on the model's device."""
+
+
+def fed(batches: Iterator[Batch], model: Model, accumulation: int) -> Iterator[Fed]:
+    """Each batch in at most `accumulation` parts of whole rows."""
+
+    def parts(batch: Batch) -> list[Batch]:
+        return split(batch, -(-batch.input_ids.shape[0] // accumulation)) if accumulation > 1 else [batch]
+
+    if next(model.parameters()).device.type == "cpu":
+        for batch in batches:
+            yield batch, [placed(model, part) for part in parts(batch)]
+        return
+    side = torch.cuda.Stream()
+    ahead: deque[tuple[Batch, list[Batch], torch.cuda.Event]] = deque()
+    for batch in batches:
+        with torch.cuda.stream(side):
+            sent = [laid_for(model, part).pinned().to("cuda") for part in parts(batch)]
+            ahead.append((batch, sent, side.record_event()))
+        if len(ahead) > 1:
+            first, arrived, copied = ahead.popleft()
+            now = torch.cuda.current_stream()
+            now.wait_event(copied)
+            for tensor in (tensor for part in arrived for tensor in part.tensors()):
+                tensor.record_stream(now)  # its memory is not given away before this stream has read it
+            yield first, arrived
+
+
+class Figures:
+    """Numbers of steps, each with a note of its step, in their order."""
+
+    def __init__(self, device: str) -> None:
+        self._behind = _STEPS_BEHIND if device == "cuda" else 0
+        self._sent: deque[tuple[Any, list[str], Tensor, torch.cuda.Event | None]] = deque()
+
+    def send(self, note: Any, numbers: dict[str, Tensor]) -> None:
+        """numbers: of no dimension, on the device; float64 keeps them as they are."""
+        values, copied = torch.stack(list(numbers.values())), None
+        if values.is_cuda:
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = host.copy_(values, non_blocking=True)
+            copied = torch.cuda.current_stream().record_event()
+        self._sent.append((note, list(numbers), values, copied))
+
+    def read(self, *, everything: bool = False) -> Iterator[tuple[Any, dict[str, float]]]:
+        """The notes and numbers of the steps that are far enough behind; or of all, which waits for them."""
+        while len(self._sent) > (0 if everything else self._behind):
+            note, names, values, copied = self._sent.popleft()
+            if copied is not None:
+                copied.synchronize()
+            yield note, dict(zip(names, values.tolist(), strict=True))
