@@ -23,8 +23,7 @@ def test_equal_to_torch_in_value_and_gradient(
     block: int, biased: bool, as_on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """as_on_a_gpu: with outputs that are there for their number alone, and in the form that is compiled there."""
-    monkeypatch.setattr(losses, "_BLOCK_ELEMENTS", {"cpu": block})
-    monkeypatch.setattr(losses, "_OUTPUTS", {"cpu": 8 if as_on_a_gpu else 1})
+    monkeypatch.setattr(losses, "_ON_CPU", (block, 8 if as_on_a_gpu else 1))
     monkeypatch.setattr(losses, "_compiled", lambda: losses._in_one_pass)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(s, generator=generator, dtype=torch.float32) for s in ((23, 5), (11, 5), (11,)))

@@ -19,9 +19,9 @@ from pluri.models.placing import is_compiled
 Loss = Callable[[Model, Batch, int, int], tuple[Tensor, dict[str, Tensor]]]
 """(model, micro-batch, labels in the step, labels of sequences in the step) -> (what to minimize, its named parts)."""
 
-# Logits held at once: on a CPU 16 MB in fp32, small enough to stay in a last-level cache; enough to keep a GPU busy.
-_BLOCK_ELEMENTS = {"cpu": 4_000_000, "cuda": 1 << 27}
-_OUTPUTS = {"cpu": 1, "cuda": 64}  # a GPU's matrix units want a multiple of this many
+# Logits held at once, and what the number of outputs is made a multiple of. On a CPU the logits are 16 MB in fp32, few
+# enough to stay in a last-level cache; a GPU wants more at once, and its matrix units such a multiple.
+_ON_CPU, _ON_GPU = (4_000_000, 1), (1 << 27, 64)
 
 
 class _BlockedCrossEntropy(torch.autograd.Function):
@@ -36,9 +36,9 @@ class _BlockedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float, compiled: bool
     ) -> Tensor:
         wants_gradient, biased, outputs = any(ctx.needs_input_grad[:3]), bias is not None, len(weight)
-        device = hidden.device.type
-        weight, bias = _padded(weight, bias, -outputs % _OUTPUTS[device])
-        rows = max(1, _BLOCK_ELEMENTS[device] // weight.shape[0])
+        elements, multiple = _ON_CPU if hidden.is_cpu else _ON_GPU
+        weight, bias = _padded(weight, bias, -outputs % multiple)
+        rows = max(1, elements // weight.shape[0])
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)

@@ -188,6 +188,21 @@ def test_the_kernel_is_asked_as_its_operator_wants_it(causal, reach):
     assert all(t.grad is not None and t.grad.shape == t.shape for t in (q, k, v))
 
 
+@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS, "bart"])
+def test_a_step_is_right_by_shape_in_half_precision(family, make, make_batch, sourced):
+    """With the kernel itself and dropout, as on a GPU; forward and backward."""
+    model = make(family, {"next" if family in (*DECODERS, "bart") else "masked": 50})
+    for module in model.modules():
+        if hasattr(module, "dropout") and isinstance(module.dropout, float):
+            module.dropout = 0.1
+    model.to("meta", torch.bfloat16).train()
+    batch = flat(sourced if family == "bart" else make_batch(LENGTHS)).to("meta")
+    loss, _ = pretraining_loss(model, batch, 30, 0)
+    loss.backward()
+    assert loss.shape == ()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 class TestOnAGpu:
