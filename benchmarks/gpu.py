@@ -45,7 +45,8 @@ Sides = dict[str, Callable[[int], float]]
 
 @dataclass(frozen=True)
 class Scale:
-    """tokens: of a step. steps: of a turn."""
+    """length: of masked LM; long: of the next token; line: of fine-tuning and vectors. tokens: of a step. steps: of a
+    turn. lines: of text, at most. product: the size of the matrices whose product is the peak."""
 
     layers: int = 12
     width: int = 768
@@ -58,9 +59,10 @@ class Scale:
     rounds: int = 5
     lines: int = 20_000
     product: int = 8192
+    line: int = 128
 
 
-TINY = Scale(2, 64, 64, 64, 400, 400, 512, 1, 1, 64, 256)
+TINY = Scale(2, 64, 64, 64, 400, 400, 512, 1, 1, 64, 256, 32)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Given:
             "vocab_size": max(vocabulary, self.store.tokenizer.vocab_size),
         }
 
-    def ids(self, most: int) -> list[list[int]]:
-        return [each.ids[:most] for each in self.store.tokenizer.encode_batch(self.lines) if each.ids]
+    def ids(self) -> list[list[int]]:
+        return [each.ids[: self.scale.line] for each in self.store.tokenizer.encode_batch(self.lines) if each.ids]
 
 
 def peer(kind: str, family: str, sizes: dict[str, Any], attention: str, **more: Any) -> Any:
@@ -94,7 +96,9 @@ def peer(kind: str, family: str, sizes: dict[str, Any], attention: str, **more: 
     shape |= {"intermediate_size": sizes.get("inner", 4 * width), "max_position_embeddings": sizes["max_length"]}
     if family == "gpt2":
         shape = {"n_embd": width, "n_layer": layers, "n_head": width // 64, "n_positions": sizes["max_length"]}
-    config = getattr(transformers, names[family])(vocab_size=sizes["vocab_size"], **shape, **more)
+    special: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    special |= {"mask_token_id": 3} if family == "modern" else {}
+    config = getattr(transformers, names[family])(vocab_size=sizes["vocab_size"], **shape, **special, **more)
     auto = getattr(transformers, f"AutoModelFor{kind}" if kind else "AutoModel")
     return auto.from_config(config, attn_implementation=attention)
 
@@ -156,10 +160,10 @@ def causal(given: Given) -> list[Row]:
 
 
 def finetune(given: Given) -> list[Row]:
-    scale, rows = given.scale, given.ids(128)
+    scale, rows = given.scale, given.ids()
     sizes = given.sizes(scale.length, scale.vocabulary)
     source = Labelled(rows)
-    step: dict[str, Any] = {"tokens": round(32 * source.mean_length), "length": 128, "steps": 5 * scale.steps}
+    step: dict[str, Any] = {"tokens": round(32 * source.mean_length), "length": scale.line, "steps": 5 * scale.steps}
     model = Model(preset("bert", "base", **sizes), {"classify": 2})
     ours = Ours(model, classification_loss(), source, optimizer="adamw", compiled=False, **step)
     batches = []
@@ -181,9 +185,9 @@ def embed(given: Given) -> list[Row]:
     scale, sizes = given.scale, given.sizes(given.scale.length, given.scale.vocabulary)
     model, lines, tokenizer = Model(preset("bert", "base", **sizes), {}), given.lines, given.store.tokenizer
 
-    def ours(_: int) -> float:
+    def ours(turn: int) -> float:
         start = time.perf_counter()
-        for _ in embed_texts(model, tokenizer, lines, max_length=128):
+        for _ in embed_texts(model, tokenizer, lines, max_length=scale.line):
             pass
         return len(lines) / (time.perf_counter() - start)
 
@@ -194,7 +198,7 @@ def embed(given: Given) -> list[Row]:
         @torch.inference_mode()
         def side(_: int) -> float:
             start = time.perf_counter()
-            ids = sorted(given.ids(128), key=len, reverse=True)
+            ids = sorted(given.ids(), key=len, reverse=True)
             for first in range(0, len(ids), 128):
                 inputs = {k: v.to(DEVICE, non_blocking=True) for k, v in padded(ids[first : first + 128], 8).items()}
                 mask = inputs["attention_mask"].unsqueeze(-1)
@@ -227,7 +231,7 @@ def rows_of(given: Given, case: str, ours: Ours, sides: dict[str, Theirs]) -> li
 
 def _row(case: str, what: str, rates: dict[str, list[float]], name: str) -> Row:
     ours, theirs = rates["pluri"], rates[name]
-    medians = {f"{what}_a_second": float(np.median(ours)), "peer": name, "peer_rate": float(np.median(theirs))}
+    medians = {"rate": float(np.median(ours)), "of": f"{what}/s", "peer": name, "peer_rate": float(np.median(theirs))}
     return {"case": case, **medians, "ratio": median_ratio(ours, theirs), "rounds": len(ours)}
 
 

@@ -79,11 +79,11 @@ def write(path: Path, documents: Iterable[str], most: int | None) -> Path:
 
 
 def texts(data: Path, files: Iterable[str]) -> Iterator[str]:
-    return (record.text for name in files for record in read_records(data / name))
+    return (record.text for name in files for record in read_records(str(data / name)))
 
 
 def rows_of(path: Path) -> list[Row]:
-    return [row for row, _ in read_rows(path)]
+    return [row for row, _ in read_rows(str(path))]
 
 
 def pages(rows: Iterable[Row], by: str, language: str) -> Iterator[str]:

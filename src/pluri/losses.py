@@ -43,7 +43,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
         if wants_gradient:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight)
-            grad_bias = torch.zeros(len(weight), dtype=torch.float32, device=hidden.device)
+            grad_bias = torch.zeros_like(weight[:, 0], dtype=torch.float32)
         for start in range(0, len(labels), rows):
             block, target = hidden[start : start + rows], labels[start : start + rows].unsqueeze(1)
             logits = F.linear(block, weight, bias)  # (rows, V)
@@ -54,7 +54,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             total += loss
             if gradient is None:
                 continue
-            if biased:
+            if sums is not None:
                 grad_bias += sums
             torch.mm(gradient, weight, out=grad_hidden[start : start + rows])
             grad_weight.addmm_(gradient.t(), block)

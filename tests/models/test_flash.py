@@ -67,6 +67,8 @@ def test_a_flat_batch_holds_the_same_sequences(packed, make_batch):
     assert torch.equal(row.lengths, batch.lengths)
     for name in ("input_ids", "position_ids", "token_type_ids", "labels"):
         assert torch.equal(getattr(row, name).flatten()[row.places], getattr(batch, name).flatten()[batch.places])
+    assert row.labels is not None
+    assert row.spans is not None
     assert (row.labels[0, sum(LENGTHS) :] == IGNORE).all()
     assert torch.equal(row.predicted, torch.nonzero(row.labels[0] != IGNORE)[:, 0])
     assert row.sequence_ids[0].bincount().tolist() == [MULTIPLE - sum(LENGTHS), *LENGTHS]
@@ -77,8 +79,8 @@ def test_a_flat_batch_holds_the_same_sequences(packed, make_batch):
 
 def test_batches_of_as_many_sequences_have_as_many_spans(make_batch):
     """Else what is compiled for a batch would not do for the next one."""
-    rows = [flat(make_batch(lengths)) for lengths in ([3, 60, 1], [64, 64, 64], [4, 4, 4], [60, 64, 64])]
-    assert len({(len(row.spans.bounds), row.spans.longest) for row in rows[:2] + rows[3:]}) == 1
+    rows = [flat(make_batch(lengths)) for lengths in ([3, 60, 1], [64, 64, 64], [60, 64, 64])]
+    assert len({(len(row.spans.bounds), row.spans.longest) for row in rows if row.spans}) == 1
     assert {row.input_ids.shape[1] % MULTIPLE for row in rows} == {0}
 
 
@@ -216,7 +218,7 @@ class TestOnAGpu:
             q, k, v = (t.to(dtype).requires_grad_() for t in given)
             out = attention(q, k, v, bounds, bounds, (64, 64), 0.0, reach=reach, causal=causal)
             (out.float().sin().sum()).backward()
-            found.append([t.float() for t in (out, q.grad, k.grad, v.grad)])
+            found.append([t.float() for t in (out, q.grad, k.grad, v.grad) if t is not None])
         for ours, theirs in zip(*found, strict=True):
             assert (ours - theirs).norm() <= 1e-2 * theirs.norm()
 
@@ -224,9 +226,9 @@ class TestOnAGpu:
         torch.manual_seed(0)
         q, k, v = (torch.randn(n, 2, 16, device="cuda", dtype=torch.bfloat16) for n in (7, 30, 30))
         queries, keys = ([0, 3, 3, 6, 7], [0, 10, 20, 30, 30])
-        bounds = [torch.tensor(each, device="cuda", dtype=torch.int32) for each in (queries, keys)]
-        ours = flash_attention(q, k, v, *bounds, (8, 16), 0.0)
-        theirs = by_mask(q.float(), k.float(), v.float(), *bounds, (8, 16), 0.0)
+        of_q, of_k = (torch.tensor(each, device="cuda", dtype=torch.int32) for each in (queries, keys))
+        ours = flash_attention(q, k, v, of_q, of_k, (8, 16), 0.0)
+        theirs = by_mask(q.float(), k.float(), v.float(), of_q, of_k, (8, 16), 0.0)
         assert (ours.float() - theirs).norm() <= 1e-2 * theirs.norm()
         assert not ours[6].any()  # it has no keys
 

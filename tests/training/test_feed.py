@@ -53,7 +53,7 @@ def trained(
     training = TrainingConfig.parse({"steps": 8, "learning_rate": 5e-3, "precision": "fp32", **values})
     done = train(model, batches, loss, training, output=output, validate=lambda model: {"eval_loss": 1.0})
     journal = [] if output is None else (output / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    steps = [v["step"] for v in done.validations]
+    steps = [int(v["step"]) for v in done.validations]
     return [p.detach().clone() for p in model.parameters()], [json.loads(line) for line in journal], steps
 
 

@@ -107,5 +107,6 @@ def _each(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
     """The same with every tensor changed."""
     values = {field.name: getattr(part, field.name) for field in fields(part)}
     changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
-    changed |= {name: _each(value, change) for name, value in values.items() if isinstance(value, Batch | Spans)}
+    changed |= {name: _each(value, change) for name, value in values.items() if isinstance(value, Batch)}
+    changed |= {name: _each(value, change) for name, value in values.items() if isinstance(value, Spans)}
     return replace(part, **changed)

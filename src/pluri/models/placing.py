@@ -1,6 +1,8 @@
 """Where a model computes, and in which form: batches on its device, blocks compiled."""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ def placed(model: Model, batch: Batch) -> Batch:
     return laid_for(model, batch).to(next(model.parameters()).device)
 
 
-def compile_blocks(model: Model, backend: str = "inductor") -> None:
+def compile_blocks(model: Model, backend: str | Callable[..., Any] = "inductor") -> None:
     """Lets torch.compile make the kernels of the blocks at their first call. Layers of one kind share what is compiled.
 
     Numbers of tokens may change from call to call: nothing is compiled anew.

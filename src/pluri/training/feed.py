@@ -36,8 +36,9 @@ def fed(batches: Iterator[Batch], model: Model, accumulation: int) -> Iterator[F
     ahead: deque[tuple[Batch, list[Batch], torch.cuda.Event]] = deque()
     for batch in batches:
         with torch.cuda.stream(side):
-            sent = [laid_for(model, part).pinned().to("cuda") for part in parts(batch)]
-            ahead.append((batch, sent, side.record_event()))
+            sent, copied = [laid_for(model, part).pinned().to("cuda") for part in parts(batch)], torch.cuda.Event()
+            copied.record()
+            ahead.append((batch, sent, copied))
         if len(ahead) > 1:
             first, arrived, copied = ahead.popleft()
             now = torch.cuda.current_stream()
@@ -59,8 +60,8 @@ class Figures:
         values, copied = torch.stack(list(numbers.values())), None
         if values.is_cuda:
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            values = host.copy_(values, non_blocking=True)
-            copied = torch.cuda.current_stream().record_event()
+            values, copied = host.copy_(values, non_blocking=True), torch.cuda.Event()
+            copied.record()
         self._sent.append((note, list(numbers), values, copied))
 
     def read(self, *, everything: bool = False) -> Iterator[tuple[Any, dict[str, float]]]:
