@@ -70,10 +70,10 @@ def tasks() -> Any:
 
 
 def write(path: Path, documents: Iterable[str], most: int | None) -> Path:
-    """A document a line, at most so many."""
+    """A document a line; at most so many, and then little of each."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = (" ".join(each.split()) for each in itertools.islice(documents, most))
+        lines = (" ".join(each[: most and 3000].split()) for each in itertools.islice(documents, most))
         path.write_text("".join(f"{line}\n" for line in lines if line), encoding="utf-8")
     return path
 

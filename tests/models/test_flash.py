@@ -130,6 +130,15 @@ def test_every_head_says_the_same(family, make, make_batch):
 
 
 @pytest.mark.usefixtures("flat_on_cpu")
+@torch.no_grad()
+def test_scores_of_answers_are_the_same_and_none_behind_the_last(make_model, make_batch):
+    model, batch = make_model("bert", {"answer": 2}), make_batch(LENGTHS)
+    theirs, ours = (losses.span_logits(model, each) for each in (batch, placed(model, batch)))
+    torch.testing.assert_close(ours[:, :, : theirs.shape[2]], theirs, atol=1e-5, rtol=1e-4)
+    assert (ours[:, :, theirs.shape[2] :] == -torch.inf).all()
+
+
+@pytest.mark.usefixtures("flat_on_cpu")
 @pytest.mark.parametrize("family", ["bart", "modern"])
 def test_a_decoder_sees_the_sources_of_its_own_sequences(family, make_model, sourced):
     changes = {"decoder_layers": 2, "context": 0} if family == "modern" else {}

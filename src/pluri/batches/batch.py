@@ -29,7 +29,7 @@ class Spans:
     tokens: int
 
 
-Part = TypeVar("Part", "Batch", Spans)
+_Part = TypeVar("_Part", "Batch", Spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,16 @@ class Batch:
     def tensors(self) -> list[Tensor]:
         """All, those of the source too."""
         found: list[Tensor] = []
-        _each(self, lambda tensor: found.append(tensor) or tensor)
+
+        def keep(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        _each(self, keep)
         return found
 
 
-def _each(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
+def _each(part: _Part, change: Callable[[Tensor], Tensor]) -> _Part:
     """The same with every tensor changed."""
     values = {field.name: getattr(part, field.name) for field in fields(part)}
     changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
