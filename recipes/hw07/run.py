@@ -4,16 +4,19 @@
 
 DATA: a folder with the data sets as their publishers give them; README.md lists the files and their sha256.
 Everything goes to ./hw07. The homework's development questions are what is learnt from, a tenth of its paragraphs are
-held out, and the test is DRCD's. Unlabelled text is turned into the traditional characters of these questions, which
-needs the package opencc. A step that has results is not run again. Once the files are made,
+held out, and the test is a thousand of DRCD's questions. Unlabelled text is turned into the traditional characters of
+these questions, which needs the package opencc. What has results is not done again. Once the files are made,
 `pluri finetune recipes/hw07.toml` is the ladder's last step.
 """
 
 import argparse
 import gzip
 import json
-import shutil
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +28,68 @@ from rich.table import Table
 import pluri
 from pluri.runtime import permuted
 from pluri.sequences.readers import read_records
+from pluri.tasks.answer_metrics import AnswerOutcome, answer_outcome
+from pluri.tasks.intervals import Interval, bootstrap, mean_intervals
+from pluri.tasks.questions import read_questions
 
 HERE, WORK = Path(__file__).parent, Path("hw07")
+SETTINGS = HERE.parent / "hw07.toml"
 TEXTS = ("text/zh_lctt_tech/zh_lctt.txt.zst", "text/zh_modern_of_classics/zh_modern.txt.zst")
 LEARNT, TESTED = "qa/hw07/hw7_dev.json.gz", "qa/drcd/DRCD_test.json.gz"
-HELD_OUT = 0.1
-# What a step changes in recipes/hw07.toml: each takes away what the steps after it add.
-_SAMPLE = ["schedule=constant", "doc_stride=0", "training_windows=answer", "valid_spans=false"]
-_SAMPLE += ["accumulation=1", "precision=fp32"]
-_ALONE = ["baselines=false", "qanet=0"]
-STEPS: dict[str, tuple[str, list[str]]] = {
-    "simple": ("simple: constant rate, no overlap, training windows around the answer", _SAMPLE + _ALONE),
-    "decay": ("medium: and a linear decay", _SAMPLE[1:] + _ALONE),
-    "overlap": ("medium: and windows that overlap", _SAMPLE[2:] + _ALONE),
-    "windows": ("strong: and training windows that do not centre the answer", _SAMPLE[3:] + _ALONE),
-    "spans": ("boss: and valid spans only", _SAMPLE[4:] + _ALONE),
-    "accumulation": ("boss: and two parts a step", _SAMPLE[5:] + _ALONE),
-    "boss": ("boss: and mixed precision, where the machine has it", []),
+HELD_OUT, QUESTIONS = 0.1, 1000
+# What is trained: of recipes/hw07.toml, what is not there yet.
+_AROUND, _ALONE = ["doc_stride=0", "training_windows=answer", "valid_spans=false"], ["baselines=false", "qanet=0"]
+TRAININGS: dict[str, list[str]] = {
+    "constant": ["schedule=constant", *_AROUND, *_ALONE],
+    "linear": [*_AROUND, *_ALONE],
+    "windows": [],
 }
+# What a step is: its name, what was trained for it, how that answers. Overlap and valid spans change answers alone.
+STEPS: dict[str, tuple[str, str, list[str]]] = {
+    "simple": (
+        "simple: constant rate, no overlap, training windows around the answer",
+        "constant",
+        ["doc_stride=0", "valid_spans=false"],
+    ),
+    "decay": ("medium: and a linear decay", "linear", ["doc_stride=0", "valid_spans=false"]),
+    "overlap": ("medium: and windows that overlap", "linear", ["doc_stride=64", "valid_spans=false"]),
+    "windows": (
+        "strong: and training windows that do not centre the answer",
+        "windows",
+        ["doc_stride=64", "valid_spans=false"],
+    ),
+    "spans": ("boss: and valid spans only", "windows", ["doc_stride=64", "valid_spans=true"]),
+}
+# What changes no answer, but memory and time: judged by 40 steps, each in a process of its own.
+COSTS = {
+    "one part a step, fp32": ["accumulation=1", "precision=fp32"],
+    "two parts a step, fp32": ["accumulation=2", "precision=fp32"],
+    "two parts a step, mixed precision where it is fast": ["accumulation=2", "precision=auto"],
+}
+_SHORT = [*_ALONE, "seeds=1", "epochs=0.001", "min_steps=40", "validations=1", "test=hw07/validation.json"]
 
 
 def make_files(data: Path) -> None:
     """train.json, validation.json and test.json; whole paragraphs are held out."""
     learnt, tested = (json.loads(gzip.decompress((data / name).read_bytes())) for name in (LEARNT, TESTED))
-    asked = {qa["question"] for article in tested["data"] for part in article["paragraphs"] for qa in part["qas"]}
+    parts = [part for article in tested["data"] for part in article["paragraphs"]]
+    asked = [qa["question"] for part in parts for qa in part["qas"]]
     count = len(learnt["paragraphs"])
     held_out = set(permuted(np.arange(count), count, 0)[: round(HELD_OUT * count)].tolist())
-    parts: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
+    questions: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     for question in learnt["questions"]:
-        if question["question_text"] not in asked:
-            parts["validation" if question["paragraph_id"] in held_out else "train"].append(question)
-    for name, questions in parts.items():
-        _write(WORK / f"{name}.json", {"questions": questions, "paragraphs": learnt["paragraphs"]})
+        if question["question_text"] not in set(asked):
+            questions["validation" if question["paragraph_id"] in held_out else "train"].append(question)
+    for name, some in questions.items():
+        _write(WORK / f"{name}.json", {"questions": some, "paragraphs": learnt["paragraphs"]})
+    drawn = set(permuted(np.arange(len(asked)), len(asked), 0)[:QUESTIONS].tolist())
+    place = iter(range(len(asked)))
+    for part in parts:
+        part["qas"] = [qa for qa in part["qas"] if next(place) in drawn]
     _write(WORK / "test.json", tested)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
@@ -79,6 +108,83 @@ def make_model(data: Path) -> None:
     pluri.pretrain(config, resume=(WORK / "pretraining" / "journal.jsonl").exists())
 
 
+def folder(training: str, seed: int) -> Path:
+    """Where the model of a training lies; it is trained now if it was not."""
+    output = WORK / "results" / training / str(seed)
+    if not (output / "core_minutes.txt").exists():
+        began = time.process_time()
+        config = pluri.FinetuneConfig.load(SETTINGS, [*TRAININGS[training], f"output={output}", f"seeds=[{seed}]"])
+        pluri.finetune(config)
+        (output / "core_minutes.txt").write_text(f"{(time.process_time() - began) / 60:.1f}", encoding="utf-8")
+    return output
+
+
+def outcome(step: str, seed: int) -> AnswerOutcome:
+    """How well a step's model answers the test questions, the step's own way."""
+    _, training, settings = STEPS[step]
+    answers = WORK / "results" / step / f"answers-{seed}"
+    if not (answers / "predictions.json").exists():
+        pluri.predict(folder(training, seed), str(WORK / "test.json"), answers, settings=settings)
+    said = json.loads((answers / "predictions.json").read_text(encoding="utf-8"))
+    asked = read_questions(str(WORK / "test.json")).records
+    return answer_outcome([question.references or () for question in asked], [said[question.id] for question in asked])
+
+
+def show_ladder(steps: Sequence[str], seeds: int) -> None:
+    """Exact match and F1 of each step: the mean over the seeds with its 95% interval."""
+    table = Table("step", "exact match", "F1", "exact match less the row above", "core minutes of training")
+    before = None
+    for step in steps:
+        outcomes = [outcome(step, seed) for seed in range(seeds)]
+        exact = np.mean([each.exact for each in outcomes], 0)  # (G,)
+        gain = "" if before is None else _shown(mean_intervals((exact - before)[:, None])[0])
+        cells = [_shown(bootstrap(outcomes, metric)) for metric in ("exact_match", "f1")]
+        training = STEPS[step][1]
+        minutes = [float((folder(training, seed) / "core_minutes.txt").read_text("utf-8")) for seed in range(seeds)]
+        table.add_row(STEPS[step][0], *cells, gain, f"{sum(minutes):.0f}")
+        before = exact
+    Console(width=140).print(table)
+
+
+def show_beside(seeds: int) -> None:
+    """The last step's methods. The interval reaches over those of all seeds: cautious, since questions are the same."""
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        rows += json.loads((folder("windows", seed) / "results.json").read_text(encoding="utf-8"))["rows"]
+    table = Table("method", "exact match", "F1", "seeds")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for metric in ("exact_match", "f1"):
+            some = [row for row in rows if (row["metric"], row["method"]) == (metric, method)]
+            low, high = min(row["low"] for row in some), max(row["high"] for row in some)
+            cells.append(_shown(Interval(sum(row["value"] for row in some) / len(some), low, high)))
+        table.add_row(method, *cells, str(seeds))
+    Console(width=140).print(table)
+
+
+def show_costs() -> None:
+    """What two parts a step and mixed precision save: core minutes and memory of 40 steps, and the last losses."""
+    table = Table("40 steps with", "core minutes", "memory at most", "loss of the last step")
+    for name, settings in COSTS.items():
+        output = WORK / "results" / "costs" / name.replace(" ", "-").replace(",", "")
+        changes = [f"--set={setting}" for setting in [*_SHORT, *settings, f"output={output}"]]
+        command = [sys.executable, "-m", "pluri", "finetune", str(SETTINGS), *changes]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"failed: {' '.join(command)}")
+        lines = (output / "curves.jsonl").read_text(encoding="utf-8").splitlines()
+        losses = [point["loss"] for point in map(json.loads, lines) if "loss" in point]
+        minutes = (used.ru_utime + used.ru_stime) / 60
+        table.add_row(name, f"{minutes:.1f}", f"{used.ru_maxrss / 2**20:.2f} GiB", f"{losses[-1]:.6f}")
+    Console(width=140).print(table)
+
+
+def _shown(interval: Interval) -> str:
+    value, low, high = (100 * each for each in (interval.value, interval.low, interval.high))
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -91,32 +197,11 @@ def main() -> None:
     make_files(options.data)
     if not (WORK / "pretraining" / "model").exists():
         make_model(options.data)
-    for step in options.only:
-        results = WORK / "results" / step
-        if not (results / "core_minutes.txt").exists():
-            shutil.rmtree(results, ignore_errors=True)
-            began = time.process_time()
-            changes = [*STEPS[step][1], f"output={results}", f"seeds={options.seeds}"]
-            pluri.finetune(pluri.FinetuneConfig.load(HERE.parent / "hw07.toml", changes))
-            (results / "core_minutes.txt").write_text(f"{(time.process_time() - began) / 60:.1f}", encoding="utf-8")
-    show(options.only)
-
-
-def show(steps: list[str]) -> None:
-    """Exact match and F1 of each step on the test questions: the mean over the seeds with its 95% interval."""
-    table = Table("step", "method", "exact match", "F1", "seeds", "core minutes")
-    for step in steps:
-        folder = WORK / "results" / step
-        found: list[dict[str, Any]] = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
-        minutes = (folder / "core_minutes.txt").read_text(encoding="utf-8")
-        for method in dict.fromkeys(row["method"] for row in found):
-            cells = []
-            for metric in ("exact_match", "f1"):
-                some = [row for row in found if (row["metric"], row["method"]) == (metric, method)]
-                mean = sum(row["value"] for row in some) / len(some)
-                cells.append(f"{100 * mean:.1f} ({100 * some[0]['low']:.1f}-{100 * some[0]['high']:.1f})")
-            table.add_row(STEPS[step][0], method, *cells, str(len(some)), minutes)
-    Console(width=140).print(table)
+    if options.only:
+        show_ladder(options.only, options.seeds)
+    if options.only == list(STEPS):
+        show_beside(options.seeds)
+        show_costs()
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_a_sequence_does_not_depend_on_its_group(kinds: list[str], data: st.Data
 @given(
     lengths=st.lists(st.integers(0, 60), min_size=1, max_size=8),
     seed=st.integers(0, 2**32),
-    rate=st.sampled_from([None, 0.05, 0.9]),
+    rate=st.sampled_from([None, 0.05, 0.9, 1.0]),
 )
 def test_special_tokens_are_left_alone(kinds: list[str], lengths: list[int], seed: int, rate: float | None):
     tokens, sentences = group(lengths, seed, unknown=0.3)
@@ -153,6 +153,13 @@ def test_deleted_tokens():
     assert all(is_part(short, whole) for short, whole in zip(source, parts(tokens.ids, tokens.offsets), strict=True))
     places = np.concatenate([np.isin(w, s) for s, w in zip(source, parts(tokens.ids, tokens.offsets), strict=True)])
     assert np.abs(places.reshape(600, 60).mean(0) - 0.85).max() < 5 * np.sqrt(0.15 * 0.85 / 600)
+
+
+def test_nothing_is_left_where_all_is_deleted():
+    tokens, sentences = group([0, 7, 60])
+    for source, read, *_ in contents(denoise(["delete"], tokens, sentences, rate=1)):
+        assert source == [CLS, SEP]
+        assert read[:2] == [SEP, CLS]
 
 
 def test_infilled_spans():

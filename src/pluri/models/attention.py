@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pluri.batches.batch import Batch, Spans
 from pluri.models.cache import Cache, LayerCache
 from pluri.models.config import ModelConfig
-from pluri.models.dropout import dropout
+from pluri.models.dropped_attention import dropped_attention
 from pluri.models.flash import flash_attention
 from pluri.models.linear import StackedLinear
 from pluri.models.norms import inverse_rms
@@ -184,16 +184,11 @@ def attended(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rate: float, 
     """Scaled dot-product attention with dropout of its weights: q (B, H, R, C), k and v (B, H, L, C), to (B, H, R, C).
 
     mask: bool, broadcast to (B, H, R, L), or None. causal: without a mask, each position sees up to itself.
-    On a CPU torch's own function has no fused kernel with dropout, and drops as slowly as `dropout` says.
+    On a CPU torch's own function has no fused kernel with dropout.
     """
     if not rate or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, is_causal=causal)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)  # (B, H, R, L)
-    if causal:
-        mask = before(q.shape[2], q.device)
-    if mask is not None:
-        scores += mask.to(scores.dtype).log()  # 0 or -inf: adding is faster than filling
-    return dropout(scores.softmax(-1), rate) @ v
+    return dropped_attention(q, k, v, before(q.shape[2], q.device)[None, None] if causal else mask, rate)
 
 
 class SelfAttention(nn.Module):

@@ -20,14 +20,18 @@ def dropout(x: Tensor, rate: float) -> Tensor:
     return _Dropout.apply(x, rate) if x.device.type == "cpu" else F.dropout(x, rate)  # type: ignore[return-value]
 
 
+def draw_kept(shape: torch.Size, rate: float) -> tuple[Tensor, float]:
+    """Which elements stay, bool of this shape on the CPU, and what they are multiplied by so that the mean stays."""
+    dropped, count = round(rate * _LEVELS), shape.numel()
+    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    return draws.view(torch.int16)[:count].view(shape) >= dropped - _LEVELS // 2, _LEVELS / max(_LEVELS - dropped, 1)
+
+
 class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
-        dropped = round(rate * _LEVELS)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _LEVELS // 2
+        keep, ctx.scale = draw_kept(x.shape, rate)
         ctx.save_for_backward(keep)
-        ctx.scale = _LEVELS / max(_LEVELS - dropped, 1)
         return keep * x * ctx.scale
 
     @staticmethod

@@ -17,12 +17,12 @@ class Denoise(Config):
         [MASK]. permute: sentences in random order. rotate: begin with a random token. mass: one span, which alone is
         to be written (MASS). sentinel: spans become sentinels, each of which is to be explained (T5).
     rate: the share of tokens that are covered or deleted; by default as published: mask, delete and sentinel 0.15,
-        infill 0.3, mass 0.5.
+        infill 0.3, mass 0.5. 1 with delete leaves nothing of the source: the decoder learns texts from left to right.
     span: the mean length of the spans of infill and sentinel (BART, section 2.2; T5, section 3.3.4: 3 tokens).
     """
 
     kinds: tuple[Corruption, ...] = Field(min_length=1)
-    rate: float | None = Field(default=None, gt=0, lt=1)
+    rate: float | None = Field(default=None, gt=0, le=1)
     span: float = Field(default=3.0, ge=1)
 
     @model_validator(mode="after")

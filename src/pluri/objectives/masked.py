@@ -106,7 +106,7 @@ def bernoulli(keys: Keys, unit_offsets: NDArray[np.int64], rate: float) -> tuple
     counts = np.diff(unit_offsets)
     ordinal = np.arange(unit_offsets[-1]) - np.repeat(unit_offsets[:-1], counts)  # (U,)
     draws = mix(np.repeat(keys, counts), ordinal)  # (U,)
-    chosen = np.flatnonzero(draws < np.uint64(rate * 2.0**64))
+    chosen = np.flatnonzero(draws <= np.uint64(int(rate * 2.0**64) - 1))
     bare = (np.diff(np.searchsorted(chosen, unit_offsets)) == 0) & (counts > 0)  # (n,)
     if bare.any():
         units = slices(unit_offsets[:-1][bare], counts[bare])
