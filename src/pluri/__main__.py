@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code. With PLURI_DEBUG=1 in the environment, errors are raised."""
     out = sys.stdout
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # whatever else is printed must not mix with the result
+        # whatever else is printed must not mix with the result
+        with contextlib.redirect_stdout(sys.stderr), _group():
             answer = app(arguments, console=Console(file=out), exit_on_error=False, print_error=False)
         if not isinstance(answer, Answer):
             verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
@@ -40,8 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(*_explained(error))
 
 
+def _group() -> contextlib.AbstractContextManager[None]:
+    """Where torchrun started several of these, they work together; a process alone does not import what that takes."""
+    if "WORLD_SIZE" not in os.environ:
+        return contextlib.nullcontext()
+    return import_module("pluri.training.parallel").joined()
+
+
 def _print(result: object, out: TextIO) -> None:
     """To whoever reads it; `head`, say, may have seen enough before the end, which is no error."""
+    if os.environ.get("RANK", "0") != "0":
+        return  # process 0 says it for all
     try:
         print(result, file=out, flush=True)
     except BrokenPipeError:
@@ -75,7 +85,8 @@ def _said(error: CycloptsError) -> str:
 
 
 def _complain(line: str, exit_code: int) -> int:
-    print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
+    if "WORLD_SIZE" not in os.environ or import_module("pluri.training.parallel").first_to_fail():
+        print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
     return exit_code
 
 

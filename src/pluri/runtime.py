@@ -11,12 +11,14 @@ import contextlib
 import ctypes
 import functools
 import math
+import os
 import statistics
 import time
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 
 Keys = NDArray[np.uint64]
@@ -122,6 +124,21 @@ def release_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def rank() -> int:
+    """The number of this process among those that work together, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """Its number among those on the same host."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together: 1 unless they were launched so."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def pick_device() -> str:
