@@ -10,11 +10,13 @@ SC 2011.
 import contextlib
 import ctypes
 import functools
+import itertools
 import math
 import os
 import statistics
 import time
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 
 Keys = NDArray[np.uint64]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -139,6 +143,21 @@ def local_rank() -> int:
 def world_size() -> int:
     """How many processes work together: 1 unless they were launched so."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def each_once(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """What `work` makes of each item, in order. In a group each is done by one process, and all get what was made.
+
+    All processes go through the same items. What is made is no tensor of a GPU.
+    """
+    if world_size() == 1:
+        yield from map(work, items)
+        return
+    items = iter(items)
+    while some := list(itertools.islice(items, world_size())):
+        made: list[Any] = [None] * world_size()
+        dist.all_gather_object(made, work(some[rank()]) if rank() < len(some) else None)
+        yield from made[: len(some)]
 
 
 def pick_device() -> str:

@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -36,16 +37,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_groups(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run_groups() -> Iterator[Run]:
     """Runs jobs one after the other, as group.py says."""
+    command = [sys.executable, str(Path(__file__).with_name("group.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment) as server:
 
-    def run(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        file = tmp_path_factory.mktemp("jobs") / "jobs.json"
-        file.write_text(json.dumps(jobs), encoding="utf-8")
-        command = [sys.executable, str(Path(__file__).with_name("group.py")), str(file)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
+        def run(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(json.dumps(jobs) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
 
-    return run
+        yield run
+        server.stdin.close()

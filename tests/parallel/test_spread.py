@@ -38,7 +38,7 @@ def process(rank: int, size: int, shards: int, store: str) -> None:
     def of(kind: int, each: Sequence[Sequence[int]]) -> dist.ProcessGroup | None:
         groups = [dist.new_group(list(ranks)) for ranks in each]  # made by all, whoever is in it
         found = next(group for ranks, group in zip(each, groups, strict=True) if rank in ranks)
-        return found if kind > 1 else None
+        return found if kind > 1 and isinstance(found, dist.ProcessGroup) else None
 
     sharing = of(shards, [range(first, first + shards) for first in range(0, size, shards)])
     copies = of(size // shards, [range(first, size, shards) for first in range(shards)])

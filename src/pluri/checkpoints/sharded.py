@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from pluri.errors import CheckpointError
 from pluri.runtime import rank
@@ -38,7 +41,7 @@ def begin_writing(folder: Path, tensors: dict[str, torch.Tensor], group: dist.Pr
             do = "free some space or choose another folder"
             written.set_exception(CheckpointError(f"cannot be written: {error}", where=str(folder), do=do))
 
-    saving = dcp.async_save(tensors, storage_writer=writer, process_group=group)
+    saving = async_save(tensors, storage_writer=writer, process_group=group)
     assert isinstance(saving, Future)
     saving.add_done_callback(tell)
     return written
@@ -53,8 +56,9 @@ def read_tensors(folder: Path, like: Callable[[str, torch.Size, torch.dtype], to
     reader = HuggingFaceStorageReader(str(folder))
     try:
         about = reader.read_metadata().state_dict_metadata
-        tensors = {name: like(name, each.size, each.properties.dtype) for name, each in about.items()}
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
-    except (OSError, SafetensorError, dcp.CheckpointException) as error:
+        found = {name: each for name, each in about.items() if isinstance(each, TensorStorageMetadata)}
+        tensors = {name: like(name, each.size, each.properties.dtype) for name, each in found.items()}
+        load(tensors, storage_reader=reader, no_dist=True)
+    except (OSError, SafetensorError, CheckpointException) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(folder)) from None
     return tensors

@@ -79,6 +79,7 @@ class PretrainConfig(Config):
     spectral_start: bool = True
 
 
+@joined()
 def pretrain(
     config: PretrainConfig, *, resume: bool = False, stop_after: int | None = None, progress: bool = True
 ) -> Path:
@@ -91,11 +92,7 @@ def pretrain(
     Ctrl-C and SIGTERM are obeyed between two steps, with a checkpoint: TrainingError says so.
     UsageError: OUTPUT holds a run, and this is not its resumption. Other kinds of PluriError: as the parts say.
     """
-    with joined():
-        return _pretrain(config, resume or restarted(), stop_after, progress)
-
-
-def _pretrain(config: PretrainConfig, resume: bool, stop_after: int | None, progress: bool) -> Path:
+    resume = resume or restarted()
     store = open_stores(config.store)
     if local_rank() == 0:  # one process looks for all of its host
         store.verify()

@@ -15,7 +15,7 @@ from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.models.heads import Model
-from pluri.runtime import keep_freed_memory, pick_device
+from pluri.runtime import each_once, keep_freed_memory, pick_device, world_size
 from pluri.tasks.answer import AnswerExamples
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.decode import Nbest, best_spans, best_threshold
@@ -96,13 +96,16 @@ def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writ
 
 def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> Iterator[Tensor]:
     """Of each batch, in order: (P, C) of tags, else (N, C)."""
-    for batch in batches:
+
+    def of(batch: Batch) -> Tensor:
         if task.kind == "tag":
             at = labelled_positions(batch).to(device)  # (P,)
             logits = model.heads["tag"](model.hidden(batch.to(device), at))  # (P, C)
         else:
             logits = model(batch.to(device), "classify")  # (N, C)
-        yield logits.float()
+        return logits.float() if world_size() == 1 else logits.float().cpu()
+
+    return each_once(of, batches)
 
 
 def judged(task: Task, records: Sequence[Labelled], said: Predictions) -> dict[str, float]:

@@ -24,9 +24,9 @@ class ParallelConfig(Config):
     """
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    shards: int | None = Field(None, ge=2)
+    shards: int | None = Field(default=None, ge=2)
     activation_checkpointing: bool = False
-    timeout: float = Field(10.0, gt=0, le=60)
+    timeout: float = Field(default=10.0, gt=0, le=60)
 
 
 class TrainingConfig(Config):

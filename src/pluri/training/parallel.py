@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from pluri.batches.batch import Batch
@@ -19,6 +21,7 @@ from pluri.batches.packing import deal, take
 from pluri.errors import TrainingError
 from pluri.losses import Loss
 from pluri.models.heads import Model
+from pluri.models.transformer import Transformer
 from pluri.runtime import rank, world_size
 
 _TIMEOUT = timedelta(hours=2)  # of a collective: `Watch` ends a run that hangs long before, and says why
@@ -54,6 +57,7 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # "cuda" means this one from here on
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=_TIMEOUT)
+    dist.barrier()  # all are connected: who goes away from now on is missed at once
     try:
         yield
     except RuntimeError as error:
@@ -67,11 +71,11 @@ def joined() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def group_store(prefix: str) -> dist.Store:
+def group_store(prefix: str) -> Store:
     """A connection of its own to the store through which the group found together, for one thread's keys."""
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=60))))
+    store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=10))))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"pluri/{attempt}/{prefix}", store)
+    return PrefixStore(f"pluri/{attempt}/{prefix}", store)
 
 
 def first_to_fail() -> bool:
@@ -118,8 +122,10 @@ class Learner:
     def __init__(self, model: Model, *, shared_out: bool = False) -> None:
         self._model, self._shared_out, self._copies = model, shared_out, None
         if world_size() > 1 and not shared_out:  # all begin with the weights of process 0
+            # QANet leaves out layers by chance: not all weights have a gradient in each step.
+            unused = not any(isinstance(module, Transformer) for module in model.modules())
             self._copies = DistributedDataParallel(
-                _Learning(model), broadcast_buffers=False, gradient_as_bucket_view=True
+                _Learning(model), broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
             )
 
     def __call__(

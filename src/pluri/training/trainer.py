@@ -26,6 +26,7 @@ from pluri.errors import TrainingError, UsageError
 from pluri.losses import Loss
 from pluri.models.config import ModelConfig, train_flops
 from pluri.models.heads import Model, positions_read
+from pluri.models.transformer import Transformer
 from pluri.runtime import (
     keep_freed_memory,
     mix,
@@ -130,9 +131,9 @@ class _Run:
         told = output is not None and rank() == 0
         self.peak = product_rate(dtype, 1024, 0.2, self.device) * world_size() if told else math.inf
         self.given = self.model = model.to(self.device)
-        for stack in (model.body, model.body.decoder):
-            if stack is not None:
-                stack.checkpointing = parallel.activation_checkpointing
+        for module in model.modules():
+            if isinstance(module, Transformer):
+                module.checkpointing = parallel.activation_checkpointing
         shared_out, spreading = parallel.strategy == "fsdp" and world_size() > 1, alone
         if shared_out:
             from pluri.training.sharding import sharded
