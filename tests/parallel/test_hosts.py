@@ -49,14 +49,20 @@ def test_two_hosts_are_one_run(hosts: list[str], corpus: Path, tmp_path: Path) -
     for name, address in zip(hosts, ADDRESSES, strict=True):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29500", "--rdzv-id", "run"]
+        # The addresses of a namespace are not those of the host's name, by which torchrun tells who holds the store.
+        torchrun += ["--rdzv-conf", f"is_host={int(address == ADDRESSES[0])}"]
         command = ["ip", "netns", "exec", name, *torchrun, "--local-addr", address, "-m", "pluri", "pretrain"]
         command += [str(corpus), "--set", f"output={tmp_path / 'run'}"]
         environment: dict[str, Any] = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": name}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         running.append(subprocess.Popen(command, env=environment, **pipes))
-    for each in running:
-        said = each.communicate(timeout=120)[0]
-        assert each.returncode == 0, said[-3000:]
+    try:
+        for each in running:
+            said = each.communicate(timeout=240)[0]
+            assert each.returncode == 0, said[-3000:]
+    finally:
+        for each in running:
+            each.kill()
     events = read_journal(tmp_path / "run" / "journal.jsonl")
     assert events[0]["machine"]["processes"] == 2
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]

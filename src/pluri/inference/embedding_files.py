@@ -99,11 +99,11 @@ def embed_words(
     if output.suffix != ".parquet":
         raise UsageError("vectors of words need a table", where=str(output), do="end it in .parquet")
     files = expand(sources)
-    if rank() > 0:  # words are not shared out
-        return {}
     model, tokenizer = load_model(folder)
     wanted = [model.config.num_layers] if layers is None else list(layers)
     done = {"records": 0, "words": 0, "width": model.config.hidden_size, "truncated": 0}
+    if rank() > 0:  # words are not shared out
+        return done
 
     def texts() -> Iterator[str]:
         for record in (record for file in files for record in read_records(file, text_column=text_column)):
