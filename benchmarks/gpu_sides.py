@@ -61,15 +61,15 @@ class Ours:
             compile_blocks(model)
         self.batches = Batches(source, batch_tokens=tokens, length=length, seed=0)
         self.stream = self.batches.stream(0, 2)
-        self.feed = fed(self.stream, model, 1)
-        self.figures = Figures(DEVICE)
+        self.feed = fed(self.stream, model, dtype, 1)
+        self.figures = Figures(late=DEVICE == "cuda")
         self.flops = self.seconds = 0.0
 
     def step(self) -> tuple[int, float]:
         """Tokens and FLOPs of it."""
         batch, parts = next(self.feed)
         labels, sequences = counts(batch)
-        loss, _ = self.loss(self.model, parts[0], labels, sequences)
+        loss, _ = self.loss(self.model, parts[0][0], labels, sequences)
         loss.backward()
         self.figures.send(None, {"loss": loss.detach().double(), "norm": self.optimizer.clip(1.0).double()})
         self.optimizer.step(1e-4)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import pluri.losses as losses
-from pluri.batches import IGNORE, Examples, pack, split
+from pluri.batches import IGNORE, Examples, deal, pack, take
 from pluri.losses import answer_loss, blocked_cross_entropy, span_logits
 from pluri.models.config import preset
 from pluri.models.heads import Model
@@ -91,7 +91,7 @@ def test_answers_are_chosen_among_the_labelled_positions_of_their_window() -> No
         logits = span_logits(model, batch)
         assert logits.shape == (2, 4, 11)
         assert logits.isfinite().sum(2).tolist() == [[6, 2, 11, 3]] * 2
-    parts = split(padded, 2)
+    parts = [take(padded, rows) for rows in deal(padded, 2)]
     assert sum(answer_loss(model, part, *counts(padded))[0].item() for part in parts) == pytest.approx(expected)
     value.backward()
     gradient = model.heads["answer"].get_parameter("out.weight").grad

@@ -16,17 +16,21 @@ from rich.console import Console
 from pluri.cli import Answer, app
 from pluri.errors import PluriError
 
+_SHARED = ("pretrain", "finetune", "evaluate", "predict", "embed")  # what several processes do together
 _OUT_OF_MEMORY = ("not enough memory", "allocate memory", "out of memory")  # as torch says it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code. With PLURI_DEBUG=1 in the environment, errors are raised."""
     out = sys.stdout
+    verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    if _launched() and verb not in _SHARED:
+        return _complain(f"pluri {verb} is for one process; leave out torchrun", 2)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # whatever else is printed must not mix with the result
+        # whatever else is printed must not mix with the result
+        with contextlib.redirect_stdout(sys.stderr), _group():
             answer = app(arguments, console=Console(file=out), exit_on_error=False, print_error=False)
         if not isinstance(answer, Answer):
-            verb = next(iter(sys.argv[1:] if arguments is None else arguments), "")
             if verb in ("finetune", "pretrain"):  # its help was shown
                 _print(import_module("pluri.run.settings").settings_text(verb), out)
             return 0
@@ -40,8 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(*_explained(error))
 
 
+def _launched() -> bool:
+    """Whether torchrun started several of these: a process alone does not import what that takes."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def _group() -> contextlib.AbstractContextManager[None]:
+    return import_module("pluri.training.parallel").joined() if _launched() else contextlib.nullcontext()
+
+
 def _print(result: object, out: TextIO) -> None:
     """To whoever reads it; `head`, say, may have seen enough before the end, which is no error."""
+    if _launched() and os.environ["RANK"] != "0":
+        return  # process 0 says it for all
     try:
         print(result, file=out, flush=True)
     except BrokenPipeError:
@@ -75,7 +90,8 @@ def _said(error: CycloptsError) -> str:
 
 
 def _complain(line: str, exit_code: int) -> int:
-    print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
+    if not _launched() or import_module("pluri.training.parallel").first_to_fail():
+        print("error:", " ".join(line.split()), file=sys.stderr, flush=True)
     return exit_code
 
 

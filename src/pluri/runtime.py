@@ -10,16 +10,22 @@ SC 2011.
 import contextlib
 import ctypes
 import functools
+import itertools
 import math
+import os
 import statistics
 import time
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 
 Keys = NDArray[np.uint64]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -124,6 +130,36 @@ def release_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def rank() -> int:
+    """The number of this process among those that work together, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """Its number among those on the same host."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes work together: 1 unless they were launched so."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def each_once(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """What `work` makes of each item, in order. In a group each is done by one process, and all get what was made.
+
+    All processes go through the same items. What is made is no tensor of a GPU.
+    """
+    if world_size() == 1:
+        yield from map(work, items)
+        return
+    items = iter(items)
+    while some := list(itertools.islice(items, world_size())):
+        made: list[Any] = [None] * world_size()
+        dist.all_gather_object(made, work(some[rank()]) if rank() < len(some) else None)
+        yield from made[: len(some)]
 
 
 def pick_device() -> str:

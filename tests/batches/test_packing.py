@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE, Examples, answered
-from pluri.batches.packing import pack, split
+from pluri.batches.packing import deal, pack, take
 from pluri.errors import UsageError
 from pluri.tokens.ragged import Ragged, offsets_of
 
@@ -113,18 +113,29 @@ def test_best_fit_takes_the_fullest_row_that_fits():
     assert (batch.starts // 32).tolist() == [0, 1, 0, 1, 1]
 
 
-@given(lengths=LENGTHS, rows=st.integers(1, 12), packed=st.booleans())
-def test_split_shares_the_sequences_out(lengths: list[int], rows: int, packed: bool):
+@given(lengths=LENGTHS, hands=st.integers(1, 12), packed=st.booleans())
+def test_dealing_shares_the_sequences_out(lengths: list[int], hands: int, packed: bool):
     batch = pack(example_group(lengths), CAPACITY, packed=packed)
-    parts = split(batch, rows)
-    assert all(len(part.input_ids) <= rows for part in parts)
-    assert torch.equal(torch.cat([part.input_ids for part in parts]), batch.input_ids)
-    assert torch.equal(torch.cat([part.sequence_ids for part in parts]), batch.sequence_ids)
+    dealt = deal(batch, hands)
+    assert sorted(torch.cat(dealt).tolist()) == list(range(len(batch.input_ids)))
+    sizes = [len(rows) for rows in dealt]
+    assert max(sizes) - min(sizes) <= 1
+    parts = [take(batch, rows) for rows in dealt]
+    for part, rows in zip(parts, dealt, strict=True):
+        assert torch.equal(part.input_ids, batch.input_ids[rows])
+        assert torch.equal(part.sequence_ids, batch.sequence_ids[rows])
     assert sorted(each for part in parts for each in contents(part)) == sorted(contents(batch))
     assert sum(len(part.predicted) for part in parts) == len(batch.predicted)
     labels = [each for part in parts if part.sequence_labels is not None for each in part.sequence_labels.tolist()]
     assert batch.sequence_labels is not None
     assert sorted(labels) == sorted(batch.sequence_labels.tolist())
+
+
+def test_hands_get_about_as_many_tokens():
+    lengths = np.random.default_rng(0).integers(1, CAPACITY + 1, 400).tolist()
+    batch = pack(example_group(lengths), CAPACITY, packed=False)
+    tokens = [take(batch, rows).num_tokens for rows in deal(batch, 8)]
+    assert max(tokens) - min(tokens) <= CAPACITY
 
 
 def test_impossible_sequences_are_refused():
@@ -167,13 +178,14 @@ def test_a_sequence_and_its_source_share_a_row_and_a_number(lengths: list[tuple[
         assert torch.equal(flat[side.places], torch.repeat_interleave(torch.arange(len(lengths)) + 1, side.lengths))
 
 
-@given(lengths=PAIRS, rows=st.integers(1, 5))
-def test_split_keeps_sources_beside_their_sequences(lengths: list[tuple[int, int]], rows: int):
-    parts = split(pack(pairs_of(lengths), CAPACITY), rows)
+@given(lengths=PAIRS, hands=st.integers(1, 5))
+def test_dealing_keeps_sources_beside_their_sequences(lengths: list[tuple[int, int]], hands: int):
+    batch = pack(pairs_of(lengths), CAPACITY)
     found = []
-    for part in parts:
+    for rows in deal(batch, hands):
+        part = take(batch, rows)
         assert part.source is not None
-        assert len(part.source.input_ids) == len(part.input_ids) <= rows
+        assert len(part.source.input_ids) == len(part.input_ids)
         mine, theirs = (side.input_ids.reshape(-1)[side.starts].tolist() for side in (part, part.source))
         assert mine == theirs
         found += mine

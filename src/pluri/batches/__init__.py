@@ -3,6 +3,6 @@
 from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE, Examples
 from pluri.batches.loader import Batches, Source
-from pluri.batches.packing import pack, split
+from pluri.batches.packing import deal, pack, take
 
-__all__ = ["IGNORE", "Batch", "Batches", "Examples", "Source", "pack", "split"]
+__all__ = ["IGNORE", "Batch", "Batches", "Examples", "Source", "deal", "pack", "take"]

@@ -100,32 +100,42 @@ def best_fit(lengths: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int6
     return np.array(rows, np.int64), np.array(columns, np.int64)
 
 
-def split(batch: Batch, rows: int) -> list[Batch]:
-    """Micro-batches of at most `rows` rows, for gradient accumulation: each sequence is in exactly one."""
+def deal(batch: Batch, hands: int) -> list[Tensor]:
+    """Which rows each of `hands` gets, ascending: as many as any other or one less, and about as many tokens.
+
+    Where there are fewer rows than hands, the last ones get none.
+    """
+    tokens = (batch.sequence_ids != 0).sum(1)  # (B,)
+    if batch.source is not None:
+        tokens += (batch.source.sequence_ids != 0).sum(1)
+    order = tokens.argsort(descending=True, stable=True)
+    turn, place = torch.arange(len(order)).div(hands, rounding_mode="floor"), torch.arange(len(order)) % hands
+    hand = torch.where(turn % 2 == 0, place, hands - 1 - place)  # there and back: who got the longest gets the shortest
+    counts = torch.bincount(hand, minlength=hands).tolist()
+    return [rows.sort().values for rows in order[hand.argsort(stable=True)].split(counts)]
+
+
+def take(batch: Batch, rows: Tensor) -> Batch:
+    """These rows, ascending, and the sequences that stand in them."""
     num_rows, length = batch.input_ids.shape
-    if num_rows <= rows:
-        return [batch]
-    sources = None if batch.source is None else split(batch.source, rows)
-    row_of = batch.starts // length  # (N,)
-    parts = []
-    for number, first in enumerate(range(0, num_rows, rows)):
-        here = (row_of >= first) & (row_of < first + rows)
-        window = slice(first, first + rows)
-        parts.append(
-            replace(
-                batch,
-                input_ids=batch.input_ids[window],
-                sequence_ids=batch.sequence_ids[window],
-                position_ids=batch.position_ids[window],
-                token_type_ids=batch.token_type_ids[window],
-                starts=batch.starts[here] - first * length,
-                lengths=batch.lengths[here],
-                labels=None if batch.labels is None else batch.labels[window],
-                sequence_labels=None if batch.sequence_labels is None else batch.sequence_labels[here],
-                source=None if sources is None else sources[number],
-            )
-        )
-    return parts
+    if len(rows) == num_rows:
+        return batch
+    place = torch.full((num_rows,), -1)
+    place[rows] = torch.arange(len(rows))
+    row, column = batch.starts.div(length, rounding_mode="floor"), batch.starts % length  # (N,)
+    here = place[row] >= 0
+    labels, sequence_labels = batch.labels, batch.sequence_labels
+    return Batch(
+        input_ids=batch.input_ids[rows],
+        sequence_ids=batch.sequence_ids[rows],
+        position_ids=batch.position_ids[rows],
+        token_type_ids=batch.token_type_ids[rows],
+        starts=place[row[here]] * length + column[here],
+        lengths=batch.lengths[here],
+        labels=None if labels is None else labels[rows],
+        sequence_labels=None if sequence_labels is None else sequence_labels[here],
+        source=None if batch.source is None else take(batch.source, rows),
+    )
 
 
 def _check(lengths: NDArray[np.int64], length: int) -> None:

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from pluri.errors import CheckpointError, DataError
 
-_STATE, _META = "state.safetensors", "checkpoint.json"
+_STATE, _META, _SUFFIX = "state.safetensors", "checkpoint.json", ".safetensors"
 
 
 @contextlib.contextmanager
@@ -33,17 +33,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         yield aside
-        for file in aside.iterdir():
-            sync(file)
-        sync(aside)
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            aside.rename(path)
-            shutil.rmtree(old)
-        else:
-            aside.rename(path)
-        sync(path.parent)
+        publish(aside, path)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise CheckpointError(
@@ -52,6 +42,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def publish(aside: Path, path: Path) -> None:
+    """Gives a folder that is written the name under which it is found, once all of it outlasts a power cut."""
+    for file in aside.iterdir():
+        sync(file)
+    sync(aside)
+    if path.exists():
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        path.rename(old)
+        aside.rename(path)
+        shutil.rmtree(old)
+    else:
+        aside.rename(path)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -96,30 +101,42 @@ def sync(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """tensors: every weight and optimizer state by name. meta: step, tokens, seconds, ... (JSON).
+    """folder: of one that is whole. meta: step, tokens, seconds, ... (JSON).
     notes: one line for each newer checkpoint that was damaged and passed over."""
 
+    folder: Path
     step: int
-    tensors: dict[str, torch.Tensor]
     meta: dict[str, Any]
     notes: list[str]
 
 
-def save_checkpoint(
-    root: Path, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any], keep: int = 2
-) -> Path:
-    """Writes ROOT/step-XXXXXXXXX and removes all but the `keep` newest. Returns its folder."""
-    folder = Path(root) / f"step-{step:09d}"
+def save_checkpoint(root: Path, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
+    """Writes ROOT/step-XXXXXXXXX, and returns it: all tensors in one file."""
+    folder = checkpoint_folder(root, step)
     with atomic_folder(folder) as aside:
         write_tensors(aside / _STATE, {name: tensor.detach().contiguous() for name, tensor in tensors.items()})
-        content = {"step": step, "sha256": _sha256(aside / _STATE), **meta}
-        (aside / _META).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    for old in _folders(root)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+        describe(aside, step, meta)
+    remove_old(root)
     return folder
 
 
-def load_latest(root: Path) -> Checkpoint | None:
+def checkpoint_folder(root: Path, step: int) -> Path:
+    return Path(root) / f"step-{step:09d}"
+
+
+def describe(folder: Path, step: int, meta: dict[str, Any]) -> None:
+    """Writes what stands beside the tensors: the step, the hash of each of their files, and `meta`."""
+    hashes = {file.name: _sha256(file) for file in sorted(folder.glob(f"*{_SUFFIX}"))}
+    (folder / _META).write_text(json.dumps({"step": step, "sha256": hashes, **meta}, indent=1), encoding="utf-8")
+
+
+def remove_old(root: Path, keep: int = 2) -> None:
+    """All but the newest checkpoints."""
+    for old in _folders(root)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def find_latest(root: Path) -> Checkpoint | None:
     """The newest checkpoint under `root` that is whole; None if there is none at all.
 
     CheckpointError if there are some, and every one is damaged.
@@ -128,10 +145,11 @@ def load_latest(root: Path) -> Checkpoint | None:
     for folder in _folders(root):
         try:
             meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-            if meta["sha256"] != _sha256(folder / _STATE):
+            hashes = {file.name: _sha256(file) for file in folder.glob(f"*{_SUFFIX}")}
+            if not hashes or meta["sha256"] != hashes:
                 raise ValueError("its hash is not the one it was written with")
-            return Checkpoint(meta["step"], load_file(folder / _STATE), meta, notes)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            return Checkpoint(folder, meta["step"], meta, notes)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             notes.append(f"{folder}: damaged checkpoint ({error}); falling back to the one before")
     if notes:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from pluri.checkpoints.huggingface import load_model
 from pluri.errors import UsageError
 from pluri.inference.embeddings import Embedded, Pooling, embed_texts
 from pluri.inference.word_vectors import word_vectors
+from pluri.runtime import rank
 from pluri.sequences import expand, read_records
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -69,6 +70,9 @@ def embed(
             done["records"] += len(chunk.texts)
             done["truncated"] += chunk.truncated
 
+    if rank() > 0:  # it does its share of the work, and process 0 writes
+        deque(counted(), 0)
+        return done
     with atomic_file(output) as file:
         _WRITERS[output.suffix](file, counted(), tokenizer, pooling, done)
     return done
@@ -98,6 +102,8 @@ def embed_words(
     model, tokenizer = load_model(folder)
     wanted = [model.config.num_layers] if layers is None else list(layers)
     done = {"records": 0, "words": 0, "width": model.config.hidden_size, "truncated": 0}
+    if rank() > 0:  # words are not shared out
+        return done
 
     def texts() -> Iterator[str]:
         for record in (record for file in files for record in read_records(file, text_column=text_column)):

@@ -19,7 +19,7 @@ from pluri.batches.packing import pack
 from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.models.placing import placed, reads_flat
-from pluri.runtime import Precision, keep_freed_memory, pick_device, pick_dtype
+from pluri.runtime import Precision, each_once, keep_freed_memory, pick_device, pick_dtype
 from pluri.tokens.ragged import offsets_of
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -118,8 +118,12 @@ def _chunk(
 ) -> Embedded:
     pieces, truncated = _encoded(tokenizer, texts, length)
     found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
-    for index, batch in batches_of(pieces, model):
-        for place, vectors in zip(index, _vectors(model, batch, pooling, normalize), strict=True):
+
+    def done(item: tuple[NDArray[np.int64], Batch]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+        return item[0], _vectors(model, item[1], pooling, normalize)
+
+    for index, each in each_once(done, batches_of(pieces, model)):
+        for place, vectors in zip(index, each, strict=True):
             found[place] = vectors
     vectors = np.concatenate(found) if pooling == "token" else np.stack(found)
     lengths = np.array([len(piece) for piece in pieces], np.int64)

@@ -4,7 +4,8 @@ Legend: B rows, L positions a row, N sequences, P predicted positions, D width, 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from pluri.models.config import PLAIN_OUTPUT, ROBERTA_LIKE, ModelConfig
 from pluri.models.norms import RMSNorm, build_norm
 from pluri.models.positions import StoredFrequencies
 from pluri.models.transformer import ContextEmbedding, Transformer
+
+T = TypeVar("T")
 
 # The heads of the published classes. What their layer before the classes ends in, where it is not tanh:
 _POOLER_ACTIVATION = {"distilbert": "relu", "electra": "gelu", "modernbert": "gelu", "eurobert": "gelu"}
@@ -216,7 +219,7 @@ class Model(nn.Module):
         assert isinstance(head, MaskedHead | NextHead)
         assert self.body.embeddings.tokens is not None
         weight = self.body.embeddings.tokens.weight if head.weight is None else head.weight
-        return weight, None if head.bias is None else head.bias.flatten()
+        return weight, None if head.bias is None else head.bias.flatten().to(weight.dtype)
 
     def outputs(self, head: str, hidden: Tensor, batch: Batch, at: Tensor | None = None) -> Tensor:
         """What a head says of hidden states (B, L, D): logits, or numbers.
@@ -231,6 +234,10 @@ class Model(nn.Module):
         if self.config.pooling == "late" and isinstance(module, SequenceHead):
             return module.classes(self.pooled(module.features(hidden), batch))
         return module(hidden if head in ("tag", "answer") else self.pooled(hidden, batch))
+
+    def learn(self, loss: Callable[..., T], batch: Batch, *counts: int) -> T:
+        """What a loss makes of this model and a batch. Where weights are shared out, they are whole within it."""
+        return loss(self, batch, *counts)
 
     def forward(self, batch: Batch, head: str) -> Tensor:
         """The outputs of one head for a batch."""

@@ -13,17 +13,20 @@ from pluri.models.heads import Model
 from pluri.models.transformer import Transformer
 
 
-def reads_flat(model: Model) -> bool:
-    """Whether batches in one row without gaps are what it reads fastest: attention has a kernel for them (`flash`)."""
+def reads_flat(model: Model, dtype: torch.dtype | None = None) -> bool:
+    """Whether batches in one row without gaps are what it reads fastest: attention has a kernel for them (`flash`).
+
+    dtype: of its products; by default that of its weights.
+    """
     if not isinstance(getattr(model, "body", None), Transformer):
         return False
     weight = next(model.parameters())
-    return has_kernel(model.config, weight.device, weight.dtype)
+    return has_kernel(model.config, weight.device, dtype or weight.dtype)
 
 
-def laid_for(model: Model, batch: Batch) -> Batch:
+def laid_for(model: Model, batch: Batch, dtype: torch.dtype | None = None) -> Batch:
     """The batch, still on the CPU, in the layout that the model reads fastest: sequences stay in their order."""
-    return flat(batch) if reads_flat(model) else batch
+    return flat(batch) if reads_flat(model, dtype) else batch
 
 
 def placed(model: Model, batch: Batch) -> Batch:

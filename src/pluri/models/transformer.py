@@ -8,6 +8,7 @@ from typing import Literal, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pluri.batches.batch import Batch
 from pluri.models.attention import Reading, Source, crossing, layouts
@@ -115,7 +116,11 @@ class Transformer(nn.Module):
     decodes: it is such a decoder: its blocks look at a source as well.
 
     Dropout draws from torch's generator, which training sets from (seed, step) before each pass.
+    checkpointing: in training keep only what each block reads, and compute the rest again for the gradient (Chen et
+        al., "Training deep nets with sublinear memory cost", 2016).
     """
+
+    checkpointing = False
 
     def __init__(self, config: ModelConfig, *, decodes: bool = False) -> None:
         super().__init__()
@@ -185,7 +190,8 @@ class Transformer(nn.Module):
         for i, layout in enumerate(each):
             block = self.blocks[0 if self.config.shared_layers else i]
             last, kept = i == len(each) - 1, None if cache is None else cache.layers[i]
-            x = block(x, layout, reading if last else None, kept, source)
+            read = (x, layout, reading if last else None, kept, source)
+            x = checkpoint(block, *read, use_reentrant=False) if self.checkpointing and self.training else block(*read)
             if layers:
                 states.append(x)
         if self.norm is not None:

@@ -20,6 +20,7 @@ from pluri.run.mistakes import write_mistakes
 from pluri.run.outputs import prediction_lines, write_answers, write_curves, write_lines
 from pluri.run.predict import ANSWERING, WINDOWS
 from pluri.run.spans import keep_tagging, notes_on_spans
+from pluri.runtime import rank
 from pluri.tasks.answer import Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.compare import Comparison, Symbols, compare, parts_of
@@ -30,6 +31,7 @@ from pluri.tasks.questions import read_questions
 from pluri.tasks.task import Kind, Labelled, Task, define_task, draw, leaked, notes_on_unseen
 from pluri.tokens.symbols import meanings
 from pluri.tokens.tokenizer import Tokenizer
+from pluri.training.parallel import joined
 
 Count = Annotated[int, Field(ge=1)]
 Files = str | Annotated[dict[str, str], Field(min_length=1)]
@@ -113,6 +115,7 @@ class _File(NamedTuple):
     course: bool
 
 
+@joined()
 def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
     """Runs it. Everything is read and checked before anything is trained.
 
@@ -156,7 +159,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         qanet=config.qanet,
         symbols=config.symbols,
         own=own,
-        say=Console(stderr=True, highlight=False, markup=False).print if progress else None,
+        say=Console(stderr=True, quiet=rank() > 0, highlight=False, markup=False).print if progress else None,
     )
     results = _results(config, comparisons, train, validation, test)
     best = comparisons[-1].best
@@ -166,6 +169,8 @@ def finetune(config: FinetuneConfig, *, progress: bool = True) -> Results:
         shown = ", ".join(f"{symbol} = {word!r}" for symbol, word in islice(said.items(), 8))
         what = f"each symbol is read as a word of the model's, drawn by each seed; seed {best.seed}: {shown}"
         results.notes.append(f"{what}{', ...' * (len(said) > 8)}")
+    if rank() > 0:
+        return results
     # First what is small and took long: a disk that the model fills must not take it along.
     write_lines(config.output / "results.json", [json.dumps(asdict(results), ensure_ascii=False, indent=1)])
     write_curves(config.output, comparisons)

@@ -13,6 +13,7 @@ from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.run.outputs import prediction_lines, write_answers, write_lines
 from pluri.run.spans import kept_tagging
+from pluri.runtime import rank
 from pluri.tasks.answer import AnswerExamples, Answering
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.encode import TaskExamples
@@ -26,6 +27,7 @@ from pluri.tasks.spans import Tagging
 from pluri.tasks.task import Kind, Labelled, Task, notes_on_unseen
 from pluri.tasks.translate import TextExamples, Writing
 from pluri.tokens.tokenizer import Tokenizer
+from pluri.training.parallel import joined
 
 ANSWERING = "answering.toml"
 """The settings of answers, in a model folder."""
@@ -36,6 +38,7 @@ WINDOWS = "windows.toml"
 _HEADS: tuple[Kind, ...] = ("classify", "tag", "answer")  # of fine-tuned models: the head "pair" is of pretrained ones
 
 
+@joined()
 def evaluate(
     model: str | Path,
     data: str,
@@ -77,6 +80,7 @@ def evaluate(
     return found | ({"scoring": outcome.scoring} if isinstance(outcome, AnswerOutcome) else {})
 
 
+@joined()
 def predict(
     model: str | Path,
     data: str,
@@ -102,13 +106,16 @@ def predict(
     if tuned.task.kind == "answer":
         found = read_questions(data, answers=False)
         for line in found.left_out:
-            Console(stderr=True).print(line, style="yellow", highlight=False, markup=False)
+            Console(stderr=True, quiet=rank() > 0).print(line, style="yellow", highlight=False, markup=False)
         said, null = tuned.say(found.records, truncate), tuned.task.threshold is not None
-        write_answers(Path(output), found.records, said, null=null, course=found.course)
+        if rank() == 0:
+            write_answers(Path(output), found.records, said, null=null, course=found.course)
         return len(found.records)
     columns: dict[str, Any] = {"text_column": text_column, "pair_columns": pair_columns}
     records = read_labelled(data, tuned.task.kind, labels=False, **columns)
-    write_lines(Path(output), prediction_lines(tuned.task, records, tuned.say(records, truncate)))
+    said = tuned.say(records, truncate)
+    if rank() == 0:
+        write_lines(Path(output), prediction_lines(tuned.task, records, said))
     return len(records)
 
 

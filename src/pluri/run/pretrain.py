@@ -1,5 +1,6 @@
 """Pretraining: a token store in, a model folder out."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,12 +26,13 @@ from pluri.objectives.store_examples import StoreExamples
 from pluri.run.lock import only_writer
 from pluri.run.symptoms_data import diagnose_kmers
 from pluri.run.validation import validation
-from pluri.runtime import sequence_keys, uniform
+from pluri.runtime import local_rank, rank, sequence_keys, uniform, world_size
 from pluri.tokens.joined import JoinedStore, open_stores
 from pluri.tokens.store import TokenStore
 from pluri.tokens.tokenizer import Tokenizer
-from pluri.training.config import TrainingConfig
+from pluri.training.config import ParallelConfig, TrainingConfig
 from pluri.training.journal import machine, read_journal
+from pluri.training.parallel import joined, restarted
 from pluri.training.spectral import can_start, spectral_start
 from pluri.training.trainer import train
 
@@ -38,7 +40,7 @@ _MAX_VALIDATION_DOCUMENTS = 2000
 _MOST_UNKNOWN = 0.5  # a model of such a store would learn to say "unknown"
 _VALIDATION_STREAM = 2**62  # the counter under which documents are dealt out: no training sequence has it
 # What may differ between a run and its resumption: none of it changes which data a step learns from.
-_FREE = {"output", "store"} | {
+_FREE = {"output", "store", *(f"parallel.{name}" for name in ParallelConfig.model_fields)} | {
     f"training.{name}"
     for name in (
         "steps", "tokens", "minutes", "learning_rate", "workers", "compile",
@@ -72,23 +74,29 @@ class PretrainConfig(Config):
     model: dict[str, Any] = Field(default_factory=dict)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     training: TrainingConfig
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     validation: float = Field(0.01, ge=0, lt=1)
     spectral_start: bool = True
 
 
+@joined()
 def pretrain(
     config: PretrainConfig, *, resume: bool = False, stop_after: int | None = None, progress: bool = True
 ) -> Path:
     """Runs it and returns the model folder, OUTPUT/model. The store is compared with its hashes before.
 
-    resume: go on from the newest whole checkpoint in OUTPUT (from the start if there is none yet).
+    Started by torchrun it is the same run, on all processes: they need the same OUTPUT, and the store under one name.
+    resume: go on from the newest whole checkpoint in OUTPUT (from the start if there is none yet). Of itself, where
+        torchrun has started all processes again since one had died.
     stop_after: stop after this many steps, as if interrupted there.
     Ctrl-C and SIGTERM are obeyed between two steps, with a checkpoint: TrainingError says so.
     UsageError: OUTPUT holds a run, and this is not its resumption. Other kinds of PluriError: as the parts say.
     """
+    resume = resume or restarted()
     store = open_stores(config.store)
-    store.verify()
-    with only_writer(config.output):
+    if local_rank() == 0:  # one process looks for all of its host
+        store.verify()
+    with only_writer(config.output) if rank() == 0 else nullcontext():
         saved = _saved(config, store, resume)
         model = _model(config, store)
         train_on, hold_out = _dealt(config, store)
@@ -113,12 +121,13 @@ def pretrain(
             config.training,
             output=config.output,
             validate=validation(held_out, weights, config.training.batch_tokens) if held_out else None,
+            parallel=config.parallel,
             resume=resume,
             stop_after=stop_after,
             header={
                 "config": config.model_dump(mode="json"),
                 "store_hash": store.hash,
-                "machine": machine(),
+                "machine": machine() | ({"processes": world_size()} if world_size() > 1 else {}),
                 "unigram_entropy": unigram_entropy(store.unigram_counts),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 **({"sampled": {name: n / len(source) for name, n in weights.items()}} if len(weights) > 1 else {}),
@@ -127,11 +136,12 @@ def pretrain(
         )
         for note in trained.notes:
             _say(note)
-        return save_model(config.output / "model", model, store.tokenizer)
+        folder = config.output / "model"
+        return save_model(folder, model, store.tokenizer) if rank() == 0 else folder
 
 
 def _say(note: str) -> None:
-    Console(stderr=True).print(note, style="yellow", highlight=False, markup=False)
+    Console(stderr=True, quiet=rank() > 0).print(note, style="yellow", highlight=False, markup=False)
 
 
 def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:

@@ -17,6 +17,7 @@ from pluri.batches.batch import Batch
 from pluri.losses import span_logits
 from pluri.models.heads import Model
 from pluri.models.placing import placed
+from pluri.runtime import each_once
 from pluri.tasks.answer import AnswerExamples
 
 _NO_SPAN = 1e9  # the odds of "no answer" where a document has nothing else: finite, as JSON wants its numbers
@@ -78,17 +79,22 @@ def best_spans(model: Model, batches: Iterator[Batch], examples: AnswerExamples)
     tokens = np.zeros((count, kept, 2), np.int64)
     logits = np.full((count, kept, 2), -np.inf, np.float32)
     null = np.full(count, np.inf, np.float32)
-    done = 0
-    for batch in batches:
-        here = slice(done, done + len(batch.starts))
-        done = here.stop
+
+    def said(batch: Batch) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """Of each window the score of no answer (N,), the best spans (N, kept, 2), and their logits."""
         grid = span_logits(model, placed(model, batch))  # (2, N, 1 + K)
-        owner = examples.owner[here]
-        np.minimum.at(null, owner, grid[:, :, 0].sum(0).cpu().numpy())
         document = grid[:, :, 1:]  # (2, N, K)
         valid = settings.valid_spans
         places, scores = valid_spans(document, kept, settings.max_answer_length) if valid else likeliest_ends(document)
-        found = places.cpu().numpy() + examples.first[here, None, None], scores.cpu().numpy()
+        return grid[:, :, 0].sum(0).cpu().numpy(), places.cpu().numpy(), scores.cpu().numpy()
+
+    done = 0
+    for silent, places, scores in each_once(said, batches):
+        here = slice(done, done + len(silent))
+        done = here.stop
+        owner = examples.owner[here]
+        np.minimum.at(null, owner, silent)
+        found = places + examples.first[here, None, None], scores
         turns = np.arange(len(owner)) - np.searchsorted(owner, owner)  # which of its question's windows of this batch
         for turn in range(int(turns.max()) + 1):
             now = turns == turn

@@ -16,7 +16,7 @@ from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
 from pluri.models.heads import Model
 from pluri.models.placing import laid_for
-from pluri.runtime import keep_freed_memory, pick_device
+from pluri.runtime import each_once, keep_freed_memory, pick_device, world_size
 from pluri.tasks.answer import AnswerExamples
 from pluri.tasks.answer_metrics import AnswerOutcome
 from pluri.tasks.decode import Nbest, best_spans, best_threshold
@@ -97,13 +97,17 @@ def predict(model: Model, task: Task, examples: Encoded, writing: Writing = Writ
 
 def _logits(model: Model, task: Task, batches: Iterator[Batch], device: str) -> Iterator[Tensor]:
     """Of each batch, in order: (P, C) of tags, else (N, C)."""
-    for batch in (laid_for(model, batch) for batch in batches):
+
+    def of(batch: Batch) -> Tensor:
+        batch = laid_for(model, batch)
         if task.kind == "tag":
             at = labelled_positions(batch).to(device)  # (P,)
             logits = model.heads["tag"](model.hidden(batch.to(device), at))  # (P, C)
         else:
             logits = model(batch.to(device), "classify")  # (N, C)
-        yield logits.float()
+        return logits.float() if world_size() == 1 else logits.float().cpu()
+
+    return each_once(of, batches)
 
 
 def judged(task: Task, records: Sequence[Labelled], said: Predictions) -> dict[str, float]:

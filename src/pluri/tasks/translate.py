@@ -17,6 +17,7 @@ from pluri.errors import UsageError
 from pluri.inference.search import Generation, LengthPenalty, Stopped, beam_search, sample
 from pluri.inference.steps import CausalSteps
 from pluri.models.heads import Model
+from pluri.runtime import each_once
 from pluri.tasks.encode import encoded_texts
 from pluri.tasks.task import Labelled
 from pluri.tokens.ragged import Ragged, offsets_of, slices
@@ -90,8 +91,8 @@ def write_targets(model: Model, examples: TextExamples, settings: Writing) -> li
     """What the model makes of each source, in order; what a text becomes does not depend on the others."""
     device, start, end = next(model.parameters()).device, examples.frame[1], examples.frame[1]
     reads = model.config.max_length
-    texts = [""] * len(examples)
-    for group in _groups(examples.sources.lengths, settings.beams):
+
+    def written(group: NDArray[np.int64]) -> list[str]:
         sources = _taken(examples.sources, group)
         batch = pack(Examples(sources.ids, sources.offsets), reads, packed=False).to(device)
         most = [settings.max_new_tokens or _LONGER * int(n) + _MORE for n in sources.lengths]
@@ -112,8 +113,13 @@ def write_targets(model: Model, examples: TextExamples, settings: Writing) -> li
             found = [list[int]() for _ in group]
             for place, token, _ in sample(steps, *given, np.zeros(len(group), np.uint64), how):
                 found[place].append(token)
-        for place, ids in zip(group.tolist(), found, strict=True):
-            texts[place] = examples.tokenizer.decode(ids).strip()
+        return [examples.tokenizer.decode(ids).strip() for ids in found]
+
+    texts = [""] * len(examples)
+    groups = list(_groups(examples.sources.lengths, settings.beams))
+    for group, said in zip(groups, each_once(written, groups), strict=True):
+        for place, text in zip(group.tolist(), said, strict=True):
+            texts[place] = text
     return texts
 
 

@@ -11,6 +11,24 @@ from pluri.training.schedule import Schedule
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class ParallelConfig(Config):
+    """How the processes that torchrun starts share a run; one process alone needs none of it.
+
+    strategy: ddp, each process has all weights; fsdp, weights, gradients and optimizer states are shared out, and the
+        weights of a layer come together when it is their turn.
+    shards: of fsdp, the processes that share one set of weights, such as those of one host; the others have copies of
+        it (hybrid sharding). By default all.
+    activation_checkpointing: keep only what each layer reads, and compute the rest again for the gradient: less memory,
+        more time. One process may use it, too.
+    timeout: minutes without progress after which the run ends, and says which process hangs.
+    """
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    shards: int | None = Field(default=None, ge=2)
+    activation_checkpointing: bool = False
+    timeout: float = Field(default=10.0, gt=0, le=60)
+
+
 class TrainingConfig(Config):
     """How long and how to train.
 

@@ -12,47 +12,45 @@ import torch
 from torch import Tensor
 
 from pluri.batches.batch import Batch
-from pluri.batches.packing import split
 from pluri.models.heads import Model
-from pluri.models.placing import laid_for, placed
+from pluri.models.placing import laid_for
+from pluri.training.parallel import my_parts
 
 _STEPS_BEHIND = 2  # the GPU always has one step to do while the CPU reads the figures of another
 
-Fed = tuple[Batch, list[Batch]]
-"""A batch on the CPU, and its micro-batches on the model's device."""
+Fed = tuple[Batch, list[tuple[Batch, float]]]
+"""A batch on the CPU; this process's parts of it on the model's device, each with what its loss is multiplied by."""
 
 
-def fed(batches: Iterator[Batch], model: Model, accumulation: int) -> Iterator[Fed]:
-    """Each batch in at most `accumulation` parts of whole rows."""
-
-    def parts(batch: Batch) -> list[Batch]:
-        return split(batch, -(-batch.input_ids.shape[0] // accumulation)) if accumulation > 1 else [batch]
-
+def fed(batches: Iterator[Batch], model: Model, dtype: torch.dtype, accumulation: int) -> Iterator[Fed]:
+    """Each batch with its parts, as many as `accumulation`. dtype: of the model's products."""
     if next(model.parameters()).device.type == "cpu":
         for batch in batches:
-            yield batch, [placed(model, part) for part in parts(batch)]
+            yield batch, [(laid_for(model, part, dtype), times) for part, times in my_parts(batch, accumulation)]
         return
     side = torch.cuda.Stream()
-    ahead: deque[tuple[Batch, list[Batch], torch.cuda.Event]] = deque()
+    ahead: deque[tuple[Fed, torch.cuda.Event]] = deque()
     for batch in batches:
         with torch.cuda.stream(side):
-            sent, copied = [laid_for(model, part).pinned().to("cuda") for part in parts(batch)], torch.cuda.Event()
+            parts = my_parts(batch, accumulation)
+            sent = [(laid_for(model, part, dtype).pinned().to("cuda"), times) for part, times in parts]
+            copied = torch.cuda.Event()
             copied.record()
-            ahead.append((batch, sent, copied))
+            ahead.append(((batch, sent), copied))
         if len(ahead) > 1:
-            first, arrived, copied = ahead.popleft()
+            first, copied = ahead.popleft()
             now = torch.cuda.current_stream()
             now.wait_event(copied)
-            for tensor in (tensor for part in arrived for tensor in part.tensors()):
+            for tensor in (tensor for part, _ in first[1] for tensor in part.tensors()):
                 tensor.record_stream(now)  # its memory is not given away before this stream has read it
-            yield first, arrived
+            yield first
 
 
 class Figures:
-    """Numbers of steps, each with a note of its step, in their order."""
+    """Numbers of steps, each with a note of its step, in their order. late: they are read two steps later."""
 
-    def __init__(self, device: str) -> None:
-        self._behind = _STEPS_BEHIND if device == "cuda" else 0
+    def __init__(self, *, late: bool) -> None:
+        self._behind = _STEPS_BEHIND if late else 0
         self._sent: deque[tuple[Any, list[str], Tensor, torch.cuda.Event | None]] = deque()
 
     def send(self, note: Any, numbers: dict[str, Tensor]) -> None:

@@ -5,11 +5,14 @@ and small updates are not lost.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pluri.errors import CheckpointError
+from pluri.training.spread import Spread, alone
 
 # Newton-Schulz coefficients of Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024): the steepest
 # slope at zero that keeps every singular value between 0.7 and 1.2 after five steps.
@@ -26,14 +29,14 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     matrices: (K, R, C), fp32 or bf16. Newton-Schulz iteration in the matrices' own dtype; on a GPU in bf16, which is as
     good (Jordan 2024).
     """
-    matrices = matrices.bfloat16() if matrices.is_cuda else matrices
+    given, matrices = matrices.dtype, matrices.bfloat16() if matrices.is_cuda else matrices
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices  # rows <= columns: the Gram matrix is the small one
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.transpose(1, 2)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
-    return x.transpose(1, 2) if tall else x
+    return (x.transpose(1, 2) if tall else x).to(given)
 
 
 class Muon(torch.optim.Optimizer):
@@ -41,6 +44,7 @@ class Muon(torch.optim.Optimizer):
 
     stacked: how many matrices a parameter holds, one above the other (queries, keys and values in one product); each is
         orthogonalized by itself. One, if it is not named here.
+    spread: which process orthogonalizes what.
     """
 
     def __init__(
@@ -51,8 +55,10 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         stacked: dict[Tensor, int] | None = None,
+        spread: Spread = alone,
     ) -> None:
         self.stacked = stacked or {}
+        self.spread = spread
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -60,23 +66,48 @@ class Muon(torch.optim.Optimizer):
         """One update of every parameter that has a gradient."""
         del closure
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            updates = []
+            for parameter in parameters:
                 state = self.state[parameter]
                 if not state:
                     state["momentum_buffer"] = torch.zeros_like(parameter)
-                buffer = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(buffer, group["momentum"])  # Nesterov
-                stacked = self.stacked.get(parameter, 1)
-                for part, target in zip(update.chunk(stacked), parameter.data.chunk(stacked), strict=True):
-                    shapes[part.shape].append((part, target))
-            for shape, pairs in shapes.items():
-                updates = orthogonalized(torch.stack([update for update, _ in pairs]))
-                size = group["lr"] * _ADAMW_RMS * max(shape) ** 0.5
-                for (_, target), update in zip(pairs, updates, strict=True):
-                    target.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+                gradient, buffer = _local(parameter.grad), _local(state["momentum_buffer"])
+                buffer.lerp_(gradient, 1 - group["momentum"])
+                updates.append(gradient.lerp(buffer, group["momentum"]))  # Nesterov
+            counts = [self.stacked.get(p, 1) for p in parameters]
+
+            def directions(which: Sequence[int], matrices: list[Tensor], counts: list[int] = counts) -> list[Tensor]:
+                return _each_orthogonalized(matrices, [counts[i] for i in which])
+
+            # A product of a Gram matrix (m, m), m the shorter side, costs m * m * the longer side.
+            costs = [
+                float(p.numel() * min(p.shape[0] // n, p.shape[1])) for p, n in zip(parameters, counts, strict=True)
+            ]
+            found = self.spread(directions, updates, [p.shape[0] for p in parameters], costs)
+            for parameter, count, direction in zip(parameters, counts, found, strict=True):
+                size = group["lr"] * _ADAMW_RMS * max(parameter.shape[0] // count, parameter.shape[1]) ** 0.5
+                _local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-size)
+
+
+def _each_orthogonalized(matrices: list[Tensor], counts: list[int]) -> list[Tensor]:
+    """Those of one shape in one batched product. counts: how many stand in each, one above the other."""
+    shapes: dict[torch.Size, list[tuple[int, int]]] = defaultdict(list)
+    parts = [list(matrix.chunk(count)) for matrix, count in zip(matrices, counts, strict=True)]
+    for i, each in enumerate(parts):
+        shapes[each[0].shape] += [(i, k) for k in range(len(each))]
+    for places in shapes.values():
+        done = orthogonalized(torch.stack([parts[i][k] for i, k in places]))
+        for (i, k), matrix in zip(places, done, strict=True):
+            parts[i][k] = matrix
+    return [torch.cat(each) if len(each) > 1 else each[0] for each in parts]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that is shared out."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[attr-defined]
 
 
 class MasterOptimizer:
@@ -85,6 +116,7 @@ class MasterOptimizer:
     model: its parameters may be fp32 (they are their own masters) or bf16.
     name: "adamw" or "muon". betas: AdamW's. Weight decay spares vectors (norms, biases).
     factors: what multiplies the learning rate of a parameter, by name; 1 where it is not named.
+    spread: of Muon's work over processes.
     A parameter that needs no gradient is left out of everything; rounded by `dtype`, its fp32 value stays in `frozen`.
     """
 
@@ -97,6 +129,7 @@ class MasterOptimizer:
         betas: tuple[float, float],
         dtype: torch.dtype,
         factors: Mapping[str, float] | None = None,
+        spread: Spread = alone,
     ) -> None:
         self.names = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters = dict(self.names)
@@ -117,7 +150,7 @@ class MasterOptimizer:
         if matrices:
             counts = {f"{n}.weight": getattr(m, "stacked", 1) for n, m in model.named_modules()}
             stacked: dict[Tensor, int] = {self.masters[n]: counts.get(n, 1) for n in matrices}
-            self.optimizers.append(Muon(self._groups(matrices, weight_decay), 0.0, stacked=stacked))
+            self.optimizers.append(Muon(self._groups(matrices, weight_decay), 0.0, stacked=stacked, spread=spread))
 
     def _groups(self, names: Iterable[str], weight_decay: float) -> list[dict[str, Any]]:
         """The masters of these parameters, those of one factor together."""
@@ -130,7 +163,8 @@ class MasterOptimizer:
     def clip(self, max_norm: float) -> Tensor:
         """Scales all gradients so that their joint norm is at most `max_norm`; returns the norm before."""
         parameters = [p for p in self.names.values() if p.grad is not None]
-        return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
@@ -157,9 +191,22 @@ class MasterOptimizer:
                     tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
         return tensors
 
+    def like(self, name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """A place for the part that this process has of a tensor of `state`, or of the weights under another name."""
+        master = self.masters.get(name.split(".", 2 if name.startswith("optimizer.") else 1)[-1])
+        if master is None or master.shape != shape:
+            return torch.empty(shape, dtype=dtype)
+        return torch.empty_like(master, dtype=dtype)
+
     @torch.no_grad()
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Puts back what `state` gave, bit for bit. KeyError names a weight that is missing."""
+        """Puts back what `state` gave, bit for bit. CheckpointError: it is the state of another model."""
+        for name, master in self.masters.items():
+            found = tensors.get(f"weights.{name}")
+            if found is None or found.shape != master.shape:
+                shape = "missing" if found is None else f"{tuple(found.shape)}, not {tuple(master.shape)}"
+                do = "give each model a folder of its own"
+                raise CheckpointError(f"the checkpoint is of another model: {name} is {shape}", do=do)
         owner = {id(p): o for o in self.optimizers for g in o.param_groups for p in g["params"]}
         for name, master in self.masters.items():
             master.copy_(tensors[f"weights.{name}"])

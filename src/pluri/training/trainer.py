@@ -1,7 +1,8 @@
 """The trainer: one loop for pretraining and fine-tuning.
 
 Batch k is a pure function of k, dropout is seeded by k, and the optimizer's whole state is in the checkpoint: so a run
-that was stopped and resumed is, bit for bit, the run that was not.
+that was stopped and resumed is, bit for bit, the run that was not. In a group of processes (`training.parallel`) all do
+the same steps; what they have to agree on is told at the end of each, and process 0 alone writes the journal.
 """
 
 import contextlib
@@ -14,28 +15,44 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from pluri.batches.batch import Batch
 from pluri.batches.example import IGNORE
 from pluri.batches.loader import Batches
-from pluri.checkpoints.checkpoint import load_latest, save_checkpoint
-from pluri.errors import TrainingError
+from pluri.checkpoints.saver import Saver
+from pluri.errors import TrainingError, UsageError
 from pluri.losses import Loss
 from pluri.models.config import ModelConfig, train_flops
 from pluri.models.heads import Model, positions_read
 from pluri.models.placing import as_written, compile_blocks, decompile, placed
-from pluri.runtime import keep_freed_memory, mix, pick_device, pick_dtype, product_rate, release_freed_memory
-from pluri.training.config import TrainingConfig
+from pluri.models.transformer import Transformer
+from pluri.runtime import (
+    keep_freed_memory,
+    mix,
+    pick_device,
+    pick_dtype,
+    product_rate,
+    rank,
+    release_freed_memory,
+    world_size,
+)
+from pluri.training.config import ParallelConfig, TrainingConfig
 from pluri.training.depth import learning_rate_factors
 from pluri.training.feed import Fed, Figures, fed
 from pluri.training.interrupts import heard
 from pluri.training.journal import Journal
 from pluri.training.meter import Meter
 from pluri.training.optimizer import MasterOptimizer
+from pluri.training.parallel import Learner, my_parts, summed, whole
 from pluri.training.schedule import learning_rate_factor
+from pluri.training.spread import alone, spread
+from pluri.training.watch import Watch
 
 _RELEASE_STEPS = 50
+
+_BY_DEFAULT = ParallelConfig()
 
 Validate = Callable[[Model], dict[str, float]]
 
@@ -68,6 +85,7 @@ def train(
     output: Path | None = None,
     validate: Validate | None = None,
     layer_decay: float = 1.0,
+    parallel: ParallelConfig = _BY_DEFAULT,
     resume: bool = False,
     stop_after: int | None = None,
     header: dict[str, Any] | None = None,
@@ -77,6 +95,7 @@ def train(
 
     output: where the journal and the checkpoints go; None keeps nothing on disk.
     layer_decay: of the learning rate, from each layer to the one below it (`learning_rate_factors`).
+    parallel: how the processes of a group share the work; all of them call this alike.
     stop_after: leave, with a checkpoint, once this many steps are done (the schedule still looks at the whole budget).
     header: what the journal's first line says besides version and machine.
     progress: what this training is called where it shows on stderr how far it is (`Meter`); None shows nothing.
@@ -84,7 +103,7 @@ def train(
     TrainingError: the loss is not finite (the batch is named, the last checkpoint kept), the disk is full, or such a
         signal came.
     """
-    run = _Run(model, batches, loss, config, output, validate, layer_decay, header or {})
+    run = _Run(model, batches, loss, config, output, validate, layer_decay, parallel, header or {})
     return run.go(resume, stop_after, progress)
 
 
@@ -100,24 +119,50 @@ class _Run:
         output: Path | None,
         validate: Validate | None,
         layer_decay: float,
+        parallel: ParallelConfig,
         header: dict[str, Any],
     ) -> None:
-        self.model, self.batches, self.loss, self.config = model, batches, loss, config
+        if batches.sequences_per_batch < world_size():
+            what = f"{batches.sequences_per_batch} sequences a batch are too few for {world_size()} processes"
+            raise UsageError(what, where="batch_tokens", do="give it more tokens, or start fewer processes")
+        self.batches, self.loss, self.config = batches, loss, config
         self.output, self.validate, self.header = output, validate, header
         keep_freed_memory()
         self.device = pick_device()
         dtype = pick_dtype(config.precision, self.device)
-        model.to(self.device)
-        factors = learning_rate_factors(model, layer_decay)
-        self.optimizer = MasterOptimizer(
-            model, config.optimizer, weight_decay=config.weight_decay, betas=config.betas, dtype=dtype, factors=factors
-        )
-        if config.compile and self.device == "cuda":
-            compile_blocks(model)
-        self.figures = Figures(self.device)
+        told = output is not None and rank() == 0
         size = 1024 if self.device == "cpu" else 8192  # a GPU does not get busy by less
-        self.peak = product_rate(dtype, size, 0.2, self.device) if output is not None else math.inf
+        self.peak = product_rate(dtype, size, 0.2, self.device) * world_size() if told else math.inf
+        self.dtype = dtype
+        self.given = self.model = model.to(self.device)
+        for module in model.modules():
+            if isinstance(module, Transformer):
+                module.checkpointing = parallel.activation_checkpointing
+        shared_out, spreading = parallel.strategy == "fsdp" and world_size() > 1, alone
+        if shared_out:
+            from pluri.training.sharding import sharded
+
+            self.model, spreading = sharded(model, parallel.shards, dtype)
+            dtype = torch.float32
+        elif world_size() > 1:
+            spreading = spread(dist.group.WORLD, None)
+        if config.compile and self.device == "cuda" and not shared_out:  # FSDP's hooks run between the layers
+            compile_blocks(model)
+        self.optimizer = MasterOptimizer(
+            self.model,
+            config.optimizer,
+            weight_decay=config.weight_decay,
+            betas=config.betas,
+            dtype=dtype,
+            factors=learning_rate_factors(model, layer_decay),
+            spread=spreading,
+        )
+        self.learner = Learner(self.model, shared_out=shared_out)
+        self.figures = Figures(late=self.device == "cuda" and world_size() == 1)
+        self.watch = Watch(parallel.timeout)
+        self.saver = Saver(output / "checkpoints") if output is not None else None
         self.done = Trained()
+        self.stopped_by = ""
         self.best_weights: dict[str, Tensor] = {}
         self.stale = 0
 
@@ -125,7 +170,9 @@ class _Run:
         done = self.done
         if resume:
             self._restore()
-        journal = Journal(self.output, resume_step=done.step if resume else None) if self.output else None
+        journal = None
+        if self.output and rank() == 0:
+            journal = Journal(self.output, resume_step=done.step if resume else None)
         if journal and not journal.resumed:
             journal.write("start", **self.header)
         stream = self.batches.stream(done.step, self.config.workers)
@@ -133,12 +180,14 @@ class _Run:
         try:
             # Without checkpoints there is nothing to save: a signal then ends the work as it would without us.
             with heard() if self.output else contextlib.nullcontext(list[str]()) as signals:
-                self._loop(fed(stream, self.model, self.config.accumulation), limit, signals, journal, Meter(progress))
-                finished = not signals and (stop_after is None or done.step < stop_after)
+                feed = fed(stream, self.given, self.dtype, self.config.accumulation)
+                self._loop(feed, limit, signals, journal, Meter(progress if rank() == 0 else None))
+                finished = not self.stopped_by and (stop_after is None or done.step < stop_after)
                 if finished and not (done.validations and done.validations[-1]["step"] == done.step):
                     self._validated(journal)
-                if self.output:
-                    self._save()
+                if self.saver:
+                    self._save(self.saver)
+                    self.saver.wait()
                 if journal and finished:
                     journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
         except TrainingError as error:
@@ -147,10 +196,12 @@ class _Run:
             raise
         finally:
             stream.close()
+            if self.saver:
+                self.saver.close()
             if journal:
                 journal.close()
-        if signals:
-            what = f"stopped by {signals[0]} after step {done.step}, which is saved"
+        if self.stopped_by:
+            what = f"stopped by {self.stopped_by} after step {done.step}, which is saved"
             raise TrainingError(what, where=str(self.output), do="go on with --resume")
         self._settle()
         return done
@@ -158,7 +209,7 @@ class _Run:
     def _loop(self, feed: Iterator[Fed], limit: int, signals: list[str], journal: Journal | None, meter: Meter) -> None:
         """Steps until `limit`, the end of the budget, a signal, or patience is at its end."""
         done, config = self.done, self.config
-        saved_at = time.monotonic()
+        saved_at = done.seconds  # by the clock of the steps, which all processes share
 
         def tell(events: Iterable[dict[str, Any]]) -> None:
             for event in events:
@@ -169,23 +220,29 @@ class _Run:
                     journal.write("step", **event)
                 meter.update(event, self._spent())
 
-        with meter:
-            while done.step < limit and self._spent() < 1 and not signals:
-                tell(self._step(feed))
+        with meter, self.watch:
+            while done.step < limit and self._spent() < 1 and not self._stopped(signals):
+                tell(self._step(feed, signals))
                 if done.step % _RELEASE_STEPS == 0:
                     release_freed_memory()
                 validates = config.eval_steps and done.step % config.eval_steps == 0
                 due = config.checkpoint_steps and done.step % config.checkpoint_steps == 0
-                saves = self.output and (due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes)
+                saves = due or done.seconds - saved_at > 60 * config.checkpoint_minutes
                 if validates or saves:
                     tell(self._rest())
                 if validates and self._validated(journal):
                     done.reason = f"no better for {config.patience} validations"
                     break
-                if saves:
-                    self._save()
-                    saved_at = time.monotonic()
+                if self.saver and saves:
+                    self._save(self.saver)
+                    saved_at = done.seconds
             tell(self._rest())
+
+    def _stopped(self, signals: list[str]) -> str:
+        """The signal that ends the run. A group obeys the one that all of it has been told of (`_agreed`)."""
+        if world_size() == 1 and signals:
+            self.stopped_by = signals[0]
+        return self.stopped_by
 
     def _spent(self) -> float:
         """The share of the budget that is spent, 0 to 1."""
@@ -207,28 +264,32 @@ class _Run:
             warmup = 0.0 if config.steps is None else min(config.warmup_steps / (config.steps + 1), 1.0)
         return config.learning_rate * learning_rate_factor(spent, config.schedule, warmup=warmup, decay=config.decay)
 
-    def _step(self, feed: Iterator[Fed]) -> list[dict[str, Any]]:
+    def _step(self, feed: Iterator[Fed], signals: list[str]) -> list[dict[str, Any]]:
         """One update. The events of the steps whose figures are known by now: of this one, or of earlier ones."""
         start = time.perf_counter()  # waiting for data is part of a step
         batch, parts = next(feed)
+        self.watch.moved()
         config, done = self.config, self.done
         rate = self._learning_rate()
         num_labels, num_sequences = counts(batch)
-        torch.manual_seed(int(mix(config.seed, done.step) >> 1))  # dropout, the one user of torch's generator
+        key = mix(config.seed, done.step)
+        torch.manual_seed(int((mix(key, rank()) if rank() else key) >> 1))  # dropout, the one user of torch's generator
         self.model.train()
         numbers: dict[str, Tensor] = {}
-        for part in parts:
-            scalar, named = self.loss(self.model, part, num_labels, num_sequences)
-            scalar.backward()
+        for i, (part, times) in enumerate(parts, 1):
+            if i == len(parts):
+                self.watch.moved()
+            scalar, named = self.learner(self.loss, part, times, num_labels, num_sequences, last=i == len(parts))
             for name, number in {"loss": scalar, **named}.items():
                 numbers[name] = numbers.get(name, 0.0) + number.detach().double()
+        losses = list(numbers)
         numbers["grad_norm"] = self.optimizer.clip(config.max_grad_norm).double()
         tokens = batch.num_tokens
         event = {"step": done.step + 1, "tokens": done.tokens + tokens, "seconds": 0.0, "learning_rate": rate}
         self.figures.send(event, numbers)
         known = list(self._known(self.figures.read()))  # before the update: on a CPU none is made that is not finite
         self.optimizer.step(rate)
-        seconds = time.perf_counter() - start
+        seconds = self._agreed(event, losses, time.perf_counter() - start, signals)
         done.step += 1
         done.tokens += tokens
         done.seconds += seconds
@@ -261,12 +322,26 @@ class _Run:
             self.done.seconds += time.perf_counter() - start
         return self._known(iter(known))
 
+    def _agreed(self, event: dict[str, Any], losses: list[str], seconds: float, signals: list[str]) -> float:
+        """How long the step took: for all processes as long as for process 0. Events get the losses of the whole batch.
+
+        What one process heard of a signal is told to all, so that they stop after the same step.
+        """
+        if world_size() == 1:
+            return seconds
+        told = {f"heard {name}": float(name in signals) for name in ("SIGINT", "SIGTERM")}
+        here = {name: event[name] for name in losses}
+        found = summed({**here, "seconds": seconds if rank() == 0 else 0.0, **told})
+        self.stopped_by = next((name.removeprefix("heard ") for name in told if found[name]), "")
+        event |= {name: found[name] for name in losses}
+        return found["seconds"]
+
     def _validated(self, journal: Journal | None) -> bool:
         """Validates; keeps the best weights. True when it is time to stop early."""
         if self.validate is None:
             return False
         self.model.eval()
-        with torch.inference_mode(), as_written(self.model):
+        with torch.inference_mode(), as_written(self.given), self.watch.alone():
             metrics = self.validate(self.model)
         done, name = self.done, self.config.best_metric
         done.validations.append({"step": done.step, **metrics})
@@ -284,8 +359,7 @@ class _Run:
         self.stale += 1
         return self.config.patience is not None and self.stale >= self.config.patience
 
-    def _save(self) -> None:
-        assert self.output is not None
+    def _save(self, saver: Saver) -> None:
         done = self.done
         tensors = self.optimizer.state() | {f"best.{n}": t for n, t in self.best_weights.items()}
         meta = {
@@ -294,17 +368,20 @@ class _Run:
             "loss": done.loss,
             "stale": self.stale,
             "best": done.best,
-            "validations": done.validations,
+            "validations": list(done.validations),
         }
-        save_checkpoint(self.output / "checkpoints", done.step, tensors, meta)
+        saver.save(done.step, tensors, meta)
 
     def _restore(self) -> None:
-        assert self.output is not None
-        checkpoint = load_latest(self.output / "checkpoints")
+        assert self.saver is not None
+        checkpoint = self.saver.latest()
         if checkpoint is None:
             return
-        self.optimizer.load_state({k: v for k, v in checkpoint.tensors.items() if not k.startswith("best.")})
-        self.best_weights = {k[5:]: v for k, v in checkpoint.tensors.items() if k.startswith("best.")}
+        from pluri.checkpoints.sharded import read_tensors
+
+        tensors = read_tensors(checkpoint.folder, self.optimizer.like)
+        self.optimizer.load_state({k: v for k, v in tensors.items() if not k.startswith("best.")})
+        self.best_weights = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
         meta, done = checkpoint.meta, self.done
         done.step, done.tokens, done.seconds, done.loss = checkpoint.step, meta["tokens"], meta["seconds"], meta["loss"]
         done.best, done.validations, self.stale = meta["best"], meta["validations"], meta["stale"]
@@ -314,12 +391,12 @@ class _Run:
     def _settle(self) -> None:
         """Leaves the model in fp32 on the CPU, with the best weights where a metric chose them, else the last."""
         weights = self.optimizer.frozen | (self.best_weights or self.optimizer.masters)
-        decompile(self.model)
-        self.model.float().to("cpu")
-        for name, parameter in self.model.named_parameters():
+        decompile(self.given)
+        self.given.float().to("cpu")
+        for name, parameter in self.given.named_parameters():
             if name in weights:
-                parameter.copy_(weights[name])
-        self.model.eval()
+                parameter.copy_(whole(weights[name]))
+        self.given.eval()
 
 
 def step_flops(config: ModelConfig, batch: Batch, predicted: int) -> float:
@@ -346,16 +423,18 @@ def counts(batch: Batch) -> tuple[int, int]:
 def mean_loss(model: Model, batches: Iterator[Batch], loss: Loss) -> dict[str, float]:
     """The losses over a whole validation set, each averaged over everything predicted: {"eval_loss", "eval_..."}.
 
-    Reads one batch at a time and keeps sums only. A loss of which nothing was predicted is left out; {} if all are.
+    Reads one batch at a time, each process of a group its share of it, and keeps sums only. A loss of which nothing was
+    predicted is left out; {} if all are.
     """
     sums: dict[str, float] = {}
     totals: dict[str, int] = {}
     for batch in batches:
         num_labels, num_sequences = counts(batch)
-        _, named = loss(model, placed(model, batch), 1, 1)
+        ((part, times),) = my_parts(batch)
+        _, named = model.learn(loss, placed(model, part), 1, 1)
         for name, value in named.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
+            sums[name] = sums.get(name, 0.0) + times * value.item()
             count = num_sequences if name in ("pair_loss", "classify_loss", "answer_loss") else num_labels
             totals[name] = totals.get(name, 0) + count
-    means = {f"eval_{name}": total / totals[name] for name, total in sums.items() if totals[name]}
+    means = {f"eval_{name}": total / totals[name] for name, total in summed(sums).items() if totals[name]}
     return {"eval_loss": sum(means.values()), **means} if means else {}
