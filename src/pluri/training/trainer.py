@@ -349,9 +349,7 @@ class _Run:
         checkpoint = self.saver.latest()
         if checkpoint is None:
             return
-        from pluri.checkpoints.sharded import read_tensors
-
-        tensors = read_tensors(checkpoint.folder, self.optimizer.like)
+        tensors = self.saver.read(checkpoint, self.optimizer.like)
         self.optimizer.load_state({k: v for k, v in tensors.items() if not k.startswith("best.")})
         self.best_weights = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
         meta, done = checkpoint.meta, self.done
