@@ -36,7 +36,8 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Any] | None = None
         # Of its own: what is said in the background must not mix with what training says.
-        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._group = group if isinstance(group, dist.ProcessGroup) else None
 
     def save(self, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
         self.wait()

@@ -130,18 +130,19 @@ class _Run:
         dtype = pick_dtype(config.precision, self.device)
         told = output is not None and rank() == 0
         self.peak = product_rate(dtype, 1024, 0.2, self.device) * world_size() if told else math.inf
-        self.given = self.model = model.to(self.device)
+        self.given = self.model = model
         for module in model.modules():
             if isinstance(module, Transformer):
                 module.checkpointing = parallel.activation_checkpointing
-        shared_out, spreading = parallel.strategy == "fsdp" and world_size() > 1, alone
+        shared_out = parallel.strategy == "fsdp" and world_size() > 1
         if shared_out:
             from pluri.training.sharding import sharded
 
             self.model, spreading = sharded(model, parallel.shards, dtype)
             dtype = torch.float32
-        elif world_size() > 1:
-            spreading = spread(dist.group.WORLD, None)
+        else:
+            model.to(self.device)
+            spreading = spread(dist.group.WORLD, None) if world_size() > 1 else alone
         self.optimizer = MasterOptimizer(
             self.model,
             config.optimizer,
