@@ -42,13 +42,14 @@ def run_groups() -> Iterator[Run]:
     command = [sys.executable, str(Path(__file__).with_name("group.py"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment) as server:
+        given, said = server.stdin, server.stdout
+        assert given is not None
+        assert said is not None
 
         def run(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            assert server.stdin is not None
-            assert server.stdout is not None
-            server.stdin.write(json.dumps(jobs) + "\n")
-            server.stdin.flush()
-            return json.loads(server.stdout.readline())
+            given.write(json.dumps(jobs) + "\n")
+            given.flush()
+            return json.loads(said.readline())
 
         yield run
-        server.stdin.close()
+        given.close()

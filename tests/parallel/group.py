@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -21,6 +22,9 @@ import torch.distributed as dist
 torch.set_num_threads(1)  # before any fork: threads do not survive one
 
 from pluri.__main__ import main  # noqa: E402
+from pluri.training import trainer  # noqa: E402
+
+trainer.product_rate = lambda *_: 1e9  # bf16 products of a machine without them take half a minute to measure
 
 for module in (
     "pluri.run.pretrain",
@@ -34,14 +38,37 @@ for module in (
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    # As with torchrun, the store belongs to none of the processes, and outlives each.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    port, keeper = serve_store()
+    try:
+        return run_group(job, folder, port)
+    finally:
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
+
+
+def serve_store() -> tuple[int, int]:
+    """The port of a store, and the process that holds it: as with torchrun it is none of the group, and outlives each.
+
+    Nor is it this process: what is forked from one that has threads may wait for them forever.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    keeper = os.fork()
+    if not keeper:
+        store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+        signal.pause()
+        os._exit(bool(store))
+    return port, keeper
+
+
+def run_group(job: dict[str, Any], folder: Path, port: int) -> dict[str, Any]:
     children = []
     for rank in range(job["world"]):
         child = os.fork()
         if not child:
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["world"], "MASTER_ADDR": "127.0.0.1"}
-            place |= {"MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True}
+            place |= {"MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True}
             if job["world"] > 1:
                 os.environ.update({name: str(value) for name, value in place.items()})
             for number, name in ((1, "stdout"), (2, "stderr")):
@@ -70,11 +97,12 @@ def ended(children: list[int], stopped: int | None = None) -> list[int]:
         if set(children) - codes.keys() == {stopped}:
             assert stopped is not None
             os.kill(stopped, signal.SIGKILL)
-        child, code = os.waitpid(-1, os.WNOHANG)
-        if child:
-            codes[child] = os.waitstatus_to_exitcode(code)
-            failed_at = failed_at or (time.monotonic() if code else 0.0)
-        elif failed_at and time.monotonic() - failed_at > 15:
+        for each in set(children) - codes.keys():
+            child, code = os.waitpid(each, os.WNOHANG)
+            if child:
+                codes[child] = os.waitstatus_to_exitcode(code)
+                failed_at = failed_at or (time.monotonic() if code else 0.0)
+        if failed_at and time.monotonic() - failed_at > 15:
             for left in set(children) - codes.keys():
                 os.kill(left, signal.SIGKILL)
             failed_at = 0.0

@@ -1,9 +1,12 @@
 """Optimizers against their published updates, and bf16 weights against their fp32 masters."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from pluri.errors import CheckpointError
 from pluri.training.optimizer import MasterOptimizer, Muon, orthogonalized
 
 
@@ -114,3 +117,15 @@ def test_adamw_spares_vectors_from_decay_and_adamw_takes_all_without_muon() -> N
     optimizer.step(0.1)
     assert torch.equal(net.blocks[0].bias, before["blocks.0.bias"])  # type: ignore[arg-type]
     torch.testing.assert_close(net.embedding.weight.detach(), before["embedding.weight"] * 0.95)
+
+
+def test_the_state_of_another_model_is_refused() -> None:
+    options: dict[str, Any] = {"weight_decay": 0.1, "betas": (0.9, 0.99), "dtype": torch.float32}
+    state = MasterOptimizer(Net(), "muon", **options).state()
+    name = "weights.blocks.0.weight"
+    for other in ({**state, name: torch.zeros(3, 2)}, {key: each for key, each in state.items() if key != name}):
+        net = Net()
+        before = net.embedding.weight.detach().clone()
+        with pytest.raises(CheckpointError, match=r"of another model: blocks\.0\.weight is (missing|\(3, 2\), not)"):
+            MasterOptimizer(net, "muon", **options).load_state(other)
+        assert torch.equal(net.embedding.weight, before)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from pluri.errors import CheckpointError, DataError
 
-_STATE, _META, _SUFFIX = "state.safetensors", "checkpoint.json", ".safetensors"
+STATE, _META, _SUFFIX = "state.safetensors", "checkpoint.json", ".safetensors"
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def save_checkpoint(root: Path, step: int, tensors: dict[str, torch.Tensor], met
     """Writes ROOT/step-XXXXXXXXX, and returns it: all tensors in one file."""
     folder = checkpoint_folder(root, step)
     with atomic_folder(folder) as aside:
-        write_tensors(aside / _STATE, {name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+        write_tensors(aside / STATE, {name: tensor.detach().contiguous() for name, tensor in tensors.items()})
         describe(aside, step, meta)
     remove_old(root)
     return folder

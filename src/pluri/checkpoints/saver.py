@@ -1,14 +1,17 @@
 """The checkpoints of a run, written in the background while it goes on."""
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
 from pluri.checkpoints.checkpoint import (
+    STATE,
     Checkpoint,
     checkpoint_folder,
     describe,
@@ -33,7 +36,8 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Any] | None = None
         # Of its own: what is said in the background must not mix with what training says.
-        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._group = group if isinstance(group, dist.ProcessGroup) else None
 
     def save(self, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
         self.wait()
@@ -65,6 +69,16 @@ class Saver:
         if self._group is not None:
             dist.broadcast_object_list(found, group=self._group)
         return found[0]
+
+    def read(
+        self, checkpoint: Checkpoint, like: Callable[[str, torch.Size, torch.dtype], torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Its weights and optimizer states by name. like: see `read_tensors`, which one process rarely needs."""
+        if world_size() == 1 and (checkpoint.folder / STATE).exists():
+            return load_file(checkpoint.folder / STATE)
+        from pluri.checkpoints.sharded import read_tensors
+
+        return read_tensors(checkpoint.folder, like)
 
     def _publish(self, written: "Future[None]", aside: Path, step: int, meta: dict[str, Any]) -> None:
         written.result()

@@ -50,14 +50,14 @@ def joined() -> Iterator[None]:
         return
     if dist.is_initialized():  # by whoever called; what one process has written is there for all when they go on
         yield
-        dist.barrier()
+        meet()
         return
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # "cuda" means this one from here on
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=_TIMEOUT)
-    dist.barrier()  # all are connected: who goes away from now on is missed at once
+    meet()  # all are connected: who goes away from now on is missed at once
     try:
         yield
     except RuntimeError as error:
@@ -67,8 +67,13 @@ def joined() -> Iterator[None]:
             do = "see which one ended, and why; `torchrun --max-restarts 3` goes on from the last checkpoint by itself"
             raise TrainingError(what, do=do) from error
         raise
-    dist.barrier()
+    meet()
     dist.destroy_process_group()
+
+
+def meet() -> None:
+    """Waits for all processes of the group."""
+    dist.all_reduce(torch.zeros(1))  # a barrier would be one of NCCL, where there is a GPU
 
 
 def group_store(prefix: str) -> Store:

@@ -19,6 +19,8 @@ COPIES, SHARDS = "copies", "shards"
 def sharded(model: Model, shards: int | None, dtype: torch.dtype) -> tuple[Model, Spread]:
     """A copy of a model whose weights are shared out layer by layer, and how work on whole matrices is spread.
 
+    The model is on the CPU and stays there: of its copy a layer at a time goes to the device, and a part of it stays.
+
     The shards are fp32, the optimizer's masters at once; products are of `dtype`, sums of gradients of fp32.
     shards: processes that share one copy of the weights, by default all.
     UsageError: the number of processes is no multiple of it.

@@ -24,25 +24,21 @@ def alone(work: Work, matrices: list[Tensor], rows: Sequence[int], costs: Sequen
 def spread(copies: dist.ProcessGroup | None, shards: dist.ProcessGroup | None) -> Spread:
     """Each matrix is done once by the processes that have copies of it, or share its rows out, or both."""
 
-    def over_shards(work: Work, matrices: list[Tensor], rows: Sequence[int], costs: Sequence[float]) -> list[Tensor]:
-        return (
-            alone(work, matrices, rows, costs) if shards is None else among_shards(work, matrices, rows, costs, shards)
-        )
+    def over_all(work: Work, matrices: list[Tensor], rows: Sequence[int], costs: Sequence[float]) -> list[Tensor]:
+        def over_shards(which: Sequence[int], mine: list[Tensor]) -> list[Tensor]:
+            if shards is None:
+                return work(which, mine)
 
-    def over_copies(work: Work, matrices: list[Tensor], rows: Sequence[int], costs: Sequence[float]) -> list[Tensor]:
-        def one_copy(which: Sequence[int], mine: list[Tensor]) -> list[Tensor]:
-            def inner(some: Sequence[int], whole: list[Tensor]) -> list[Tensor]:
+            def of_mine(some: Sequence[int], whole: list[Tensor]) -> list[Tensor]:
                 return work([which[i] for i in some], whole)
 
-            return over_shards(inner, mine, [rows[i] for i in which], [costs[i] for i in which])
+            return among_shards(of_mine, mine, [rows[i] for i in which], [costs[i] for i in which], shards)
 
-        return (
-            among_copies(one_copy, matrices, costs, copies)
-            if copies is not None
-            else one_copy(range(len(matrices)), matrices)
-        )
+        if copies is None:
+            return over_shards(range(len(matrices)), matrices)
+        return among_copies(over_shards, matrices, costs, copies)
 
-    return over_copies
+    return over_all
 
 
 def among_copies(work: Work, matrices: list[Tensor], costs: Sequence[float], group: dist.ProcessGroup) -> list[Tensor]:

@@ -134,20 +134,21 @@ class _Run:
         size = 1024 if self.device == "cpu" else 8192  # a GPU does not get busy by less
         self.peak = product_rate(dtype, size, 0.2, self.device) * world_size() if told else math.inf
         self.dtype = dtype
-        self.given = self.model = model.to(self.device)
+        self.given = self.model = model
         for module in model.modules():
             if isinstance(module, Transformer):
                 module.checkpointing = parallel.activation_checkpointing
-        shared_out, spreading = parallel.strategy == "fsdp" and world_size() > 1, alone
+        shared_out = parallel.strategy == "fsdp" and world_size() > 1
         if shared_out:
             from pluri.training.sharding import sharded
 
             self.model, spreading = sharded(model, parallel.shards, dtype)
             dtype = torch.float32
-        elif world_size() > 1:
-            spreading = spread(dist.group.WORLD, None)
-        if config.compile and self.device == "cuda" and not shared_out:  # FSDP's hooks run between the layers
-            compile_blocks(model)
+        else:
+            model.to(self.device)
+            spreading = spread(dist.group.WORLD, None) if world_size() > 1 else alone
+            if config.compile and self.device == "cuda":  # not with FSDP, whose hooks run between the layers
+                compile_blocks(model)
         self.optimizer = MasterOptimizer(
             self.model,
             config.optimizer,
@@ -180,7 +181,7 @@ class _Run:
         try:
             # Without checkpoints there is nothing to save: a signal then ends the work as it would without us.
             with heard() if self.output else contextlib.nullcontext(list[str]()) as signals:
-                feed = fed(stream, self.given, self.dtype, self.config.accumulation)
+                feed = fed(stream, self.model, self.dtype, self.config.accumulation)
                 self._loop(feed, limit, signals, journal, Meter(progress if rank() == 0 else None))
                 finished = not self.stopped_by and (stop_after is None or done.step < stop_after)
                 if finished and not (done.validations and done.validations[-1]["step"] == done.step):
@@ -377,9 +378,7 @@ class _Run:
         checkpoint = self.saver.latest()
         if checkpoint is None:
             return
-        from pluri.checkpoints.sharded import read_tensors
-
-        tensors = read_tensors(checkpoint.folder, self.optimizer.like)
+        tensors = self.saver.read(checkpoint, self.optimizer.like)
         self.optimizer.load_state({k: v for k, v in tensors.items() if not k.startswith("best.")})
         self.best_weights = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
         meta, done = checkpoint.meta, self.done

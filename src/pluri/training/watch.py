@@ -9,10 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-import torch.distributed as dist
-
 from pluri.runtime import rank, world_size
-from pluri.training.parallel import first_to_fail, group_store
+from pluri.training.parallel import first_to_fail, group_store, meet
 
 
 class Watch:
@@ -34,7 +32,7 @@ class Watch:
         if world_size() > 1:
             self._store = group_store("watch")
             self._say(0)
-            dist.barrier()  # everybody's place is known
+            meet()  # everybody's place is known
             self._thread.start()
         return self
 
