@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.batches.example import Examples
+from pluri.batches.order import ByShard, Order
 from pluri.errors import UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.denoise import Denoising
@@ -82,6 +83,16 @@ class StoreExamples:
         examples = assemble(tokens, 1 if self._pair is None else 2, cls_id=self._cls_id, sep_id=self._sep_id)
         examples = replace(examples, sequence_labels=sequence_labels)
         return self._masked(examples, mix(keys, _MASKING)) if self._masked else examples
+
+    @property
+    def remote(self) -> bool:
+        return self._store.remote
+
+    def order(self, seed: int) -> Order:
+        return ByShard(np.searchsorted(self._pieces.documents, self._store.document_borders), seed)
+
+    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
+        self._store.fetch_ahead(self._pieces.documents[index])
 
     def _denoised(self, denoising: Denoising, parts: Pieces, keys: Keys) -> Examples:
         sentences = Ragged(np.empty(0, np.int32), np.zeros(len(parts) + 1, np.int64))
