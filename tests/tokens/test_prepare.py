@@ -280,6 +280,12 @@ def test_a_folder_with_other_things(corpus, tokenizer, tmp_path):
     assert [path.name for path in corpus.parent.iterdir()] == ["t.jsonl"]
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/store", "s3:/bucket/store"])  # the second is what a Path makes of it
+def test_a_url_is_no_folder(corpus, tokenizer, url):
+    with pytest.raises(UsageError, match=f"{url}: a store is prepared in a folder"):
+        prepare(corpus, tokenizer, url)
+
+
 @pytest.mark.parametrize("text", ["", "\n", "​"])
 def test_no_text(tokenizer, tmp_path, text):
     (tmp_path / "t.jsonl").write_text(json.dumps({"text": text}) + "\n")

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -164,6 +165,8 @@ def _work(
     progress: Progress | None = None,
 ) -> _Work:
     """What there is to do. look: what to know of a file."""
+    if re.match(r"\w{2,}:/", str(output)):
+        raise UsageError("a store is prepared in a folder", where=str(output), do="name one, and copy it there later")
     output = Path(output)
     if documents_per_shard < 1 or (workers is not None and workers < 1):
         raise UsageError("workers and documents_per_shard must be at least 1")
