@@ -208,6 +208,32 @@ def test_a_shard_that_was_dropped_is_fetched_again(local, url, cache, monkeypatc
     np.testing.assert_array_equal(everything(store).ids, everything(local).ids)
 
 
+def test_a_cache_smaller_than_the_store(local, url, cache, monkeypatch):
+    monkeypatch.setattr("pluri.tokens.shards._MOST_OPEN", 2)
+    monkeypatch.setenv("PLURI_CACHE_GB", "0.000006")
+    store = TokenStore.open(url)
+    for _ in range(2):
+        np.testing.assert_array_equal(everything(store).ids, everything(local).ids)
+    assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) <= 6000
+    assert len(in_cache(cache, "*.shard")) < SHARDS
+
+
+def test_a_process_killed_while_it_fetches_leaves_nothing_in_the_way(local, url, cache, monkeypatch):
+    child = os.fork()
+    if not child:
+
+        def half(_, aside):
+            Path(aside).write_bytes(b"half of it")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(fsspec.filesystem("memory"), "get_file", half)
+        TokenStore.open(url)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert len(in_cache(cache, "*.tmp")) == 1
+    np.testing.assert_array_equal(everything(TokenStore.open(url)).ids, everything(local).ids)
+
+
 def test_a_store_that_was_replaced_is_another(local, url, tmp_path):
     everything(TokenStore.open(url))
     text = tmp_path / "t.txt"

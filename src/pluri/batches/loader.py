@@ -89,7 +89,7 @@ class Batches:
         try:
             for step in itertools.count(start):
                 if remote and (step - start) % _AHEAD == 0:
-                    pool.submit(remote.fetch_ahead, *self._drawn(step, 2 * _AHEAD))
+                    pool.submit(lambda first: remote.fetch_ahead(*self._drawn(first, 2 * _AHEAD)), step)
                 ahead.append(pool.submit(self.__getitem__, step))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()

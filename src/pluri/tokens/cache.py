@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from pluri.errors import StoreError, UsageError
 
-_LOCKS = 256
+_LOCKS, _LOCK_FOLDER = 256, "locks"
 _STALE = 3600.0
 """Seconds after which what a killed process was fetching is thrown away."""
 
@@ -39,7 +39,7 @@ class Cache:
         One process of the machine fetches it, the others wait for that. StoreError: the disk is full or not writable.
         """
         aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-        lock = self.folder / "locks" / f"{zlib.crc32(str(path).encode()) % _LOCKS}"
+        lock = self.folder / _LOCK_FOLDER / f"{zlib.crc32(str(path).encode()) % _LOCKS}"
         try:
             for folder in (lock.parent, path.parent):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -86,10 +86,10 @@ class Cache:
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
         """(time of last use, bytes, path) of all but the locks; others may be deleting some at the same time."""
-        for path in self.folder.glob("[!l]*/**/*"):
+        for path in self.folder.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
                 stat = path.stat()
-                if S_ISREG(stat.st_mode):
+                if S_ISREG(stat.st_mode) and path.parent.name != _LOCK_FOLDER:
                     yield stat.st_mtime, stat.st_size, path
 
 

@@ -54,10 +54,13 @@ class StoreFolder:
         StoreError: it is missing or was altered.
         """
         path = self.path / name
-        if name not in self._checked and not _whole(path, sha256):
-            raise StoreError("the file is missing or was altered", where=str(path), do=AGAIN)
-        self._checked.add(name)
-        return opener(path)
+        try:
+            if name in self._checked or _whole(path, sha256):
+                self._checked.add(name)
+                return opener(path)
+        except FileNotFoundError:  # it was deleted since
+            pass
+        raise StoreError("the file is missing or was altered", where=str(path), do=AGAIN)
 
     def fetch_ahead(self, files: Iterable[tuple[str, str]]) -> None:
         """Files (name, sha256) that will soon be opened."""

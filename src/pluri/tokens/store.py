@@ -3,7 +3,7 @@
 A store is a folder:
     manifest.json         format version, tokenizer hash, dtype, counts, ledger, sha256 of every other file
     tokenizer/            the tokenizer that made it
-    00000.shard ...       see tokens/shard.py
+    00000-00000.shard ... see tokens/shard.py; the numbers of a group of files (tokens/parts.py) and of a shard in it
     documents.npy         int64 [documents, 2]: where each document begins in the ids of all shards, and its length
     unigram_counts.npy    int64 [vocab_size]
 While it is being made there is a folder unfinished/ and no manifest.json.
@@ -158,9 +158,11 @@ class TokenStore:
         return np.searchsorted(self._document_starts, self._shard_starts)
 
     def fetch_ahead(self, documents: NDArray[np.int64]) -> None:
-        """Has the shards of documents that will soon be read fetched in the background; a local store has them."""
+        """Has the shards of documents that will soon be read, in this order, fetched in the background."""
         if self.remote:
-            self._shards.fetch_ahead(np.unique(self._located(documents, np.zeros_like(documents))[1]).tolist())
+            _, shards = self._located(documents, np.zeros_like(documents))
+            numbers, first = np.unique(shards, return_index=True)
+            self._shards.fetch_ahead(numbers[np.argsort(first)].tolist())
 
     def verify(self) -> None:
         """Compares every file with its sha256 in the manifest. StoreError names the first that differs."""
