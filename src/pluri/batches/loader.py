@@ -16,7 +16,7 @@ from pluri.batches.packing import pack
 from pluri.errors import UsageError
 
 _AHEAD = 128
-"""What the next so many batches need, twice as many at most, is being fetched."""
+"""What the next so many batches need, twice as many at most, is being fetched; but no more than a block."""
 
 
 class Source(Protocol):
@@ -84,12 +84,13 @@ class Batches:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
         remote = self.source if isinstance(self.source, Stored) and self.source.remote else None
+        fetched = max(1, min(_AHEAD, self._order.size // self._order.blocks // self.sequences_per_batch // 2))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         ahead: deque[Future[Batch]] = deque()
         try:
             for step in itertools.count(start):
-                if remote and (step - start) % _AHEAD == 0:
-                    pool.submit(lambda first: remote.fetch_ahead(*self._drawn(first, 2 * _AHEAD)), step)
+                if remote and (step - start) % fetched == 0:
+                    pool.submit(lambda first: remote.fetch_ahead(*self._drawn(first, 2 * fetched)), step)
                 ahead.append(pool.submit(self.__getitem__, step))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()
