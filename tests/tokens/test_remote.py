@@ -148,7 +148,7 @@ def test_batches_of_mixed_remote_stores_are_a_function_of_the_step(local, url):
     stream.close()
 
 
-def test_pretraining_on_a_url(local, url, tmp_path):
+def test_pretraining_on_a_url_loses_nothing_when_a_shard_is_missing(local, url, cache, tmp_path):
     def run(store, name, **options):
         model = {"preset": "modern", "size": "tiny", "hidden_size": 32, "num_layers": 1, "max_length": 32}
         values = {
@@ -162,6 +162,13 @@ def test_pretraining_on_a_url(local, url, tmp_path):
 
     expected = run(local.path, "local")
     run(url, "remote", stop_after=2)
+    fs, gone = fsspec.filesystem("memory"), "/bucket/store/00000-00005.shard"
+    content = fs.cat_file(gone)
+    fs.rm(gone)
+    shutil.rmtree(cache)
+    with pytest.raises(StoreError, match=r"00000-00005\.shard: the file is missing"):
+        run(url, "remote", resume=True)
+    fs.pipe_file(gone, content)
     assert run(url, "remote", resume=True) == expected
 
 

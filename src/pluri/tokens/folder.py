@@ -78,8 +78,9 @@ class RemoteFolder(StoreFolder):
         self.where, self._cache = url.rstrip("/"), cache_of_environment()
         try:
             self._fs, self._root = fsspec.core.url_to_fs(self.where)
-        except (ImportError, ValueError) as error:
-            raise StoreError(f"cannot be reached: {error}", where=url, do="install it, or check the URL") from None
+        except Exception as error:  # whatever the file system's package may raise, if there is one
+            do = "check the URL, or install what it needs: pip install 'pluri[s3]', or another package of fsspec"
+            raise StoreError(f"cannot be reached: {error}", where=url, do=do) from None
         self._manifest = self._remotely("manifest.json", self._fs.cat_file)
         super().__init__(self._cache.folder / hashlib.sha256(self._manifest).hexdigest()[:16], self.where)
         self._queue: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()

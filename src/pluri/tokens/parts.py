@@ -16,8 +16,6 @@ from pluri.tokens.plan import OTHERWISE
 GROUP_BYTES = 1 << 28
 """A group of files is closed at this size: few enough shards that several machines may share one, at little waste."""
 
-_AGAIN = "run it (again): pluri prepare with the same files and settings and --part"
-
 
 class Share(NamedTuple):
     """Of a group of files the shards whose number leaves `rank` when divided by `of`."""
@@ -44,7 +42,7 @@ class PartDone(Config):
 
 
 def parse_part(part: str) -> tuple[int, int]:
-    """ "3/8" as (3, 8). UsageError if it is no part."""
+    """(3, 8) of "3/8". UsageError: it is no part."""
     number, _, of = part.partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise UsageError(f"{part!r} is no part", where="part", do="give such as 1/8, and count from 1 to 8")
