@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pluri.batches import order as module
@@ -21,6 +21,7 @@ def borders_of(sizes) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)])
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=23).filter(any), st.integers(0, 5))
 def test_each_epoch_has_everything_once(sizes, seed):
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import random
 import signal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pluri.errors import StoreError, UsageError
@@ -65,6 +65,7 @@ def test_any_number_of_parts_gives_the_store_of_one_process(corpus, tokenizer, t
     assert content(merge_parts(tmp_path / "s").path) == whole
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=12), st.integers(1, 9))
 def test_each_shard_has_one_writer(sizes, of):
     dealt = [parts.shares(sizes, part, of) for part in range(1, of + 1)]
