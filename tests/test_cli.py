@@ -44,7 +44,7 @@ def test_verbs_are_those_of_the_guide():
     guide = (Path(__file__).parent.parent / "docs" / "guide.md").read_text(encoding="utf-8")
     assert VERBS == [
         "align", "compare", "doctor", "embed", "evaluate", "export", "fill", "finetune", "generate", "import", "layers",
-        "predict", "prepare", "pretrain", "prompt", "quickstart", "report", "tokenizer", "transfer",
+        "merge", "predict", "prepare", "pretrain", "prompt", "quickstart", "report", "tokenizer", "transfer",
         "verify-resume",
     ]  # fmt: skip
     assert [verb for verb in VERBS if f"pluri {verb}" not in guide] == []

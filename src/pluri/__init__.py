@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pluri.run.transfer import TransferConfig as TransferConfig
     from pluri.run.transfer import transfer as transfer
     from pluri.run.verify import verify_resume as verify_resume
+    from pluri.tokens.prepare import merge_parts as merge_parts
     from pluri.tokens.prepare import prepare as prepare
+    from pluri.tokens.prepare import prepare_part as prepare_part
     from pluri.tokens.store import TokenStore as TokenStore
     from pluri.tokens.tokenizer import Tokenizer as Tokenizer
     from pluri.tokens.training import train_tokenizer as train_tokenizer
@@ -58,8 +60,10 @@ _HOMES = {
     "generate": "inference.generate",
     "layers": "run.layers",
     "load_model": "checkpoints.huggingface",
+    "merge_parts": "tokens.prepare",
     "predict": "run.predict",
     "prepare": "tokens.prepare",
+    "prepare_part": "tokens.prepare",
     "pretrain": "run.pretrain",
     "prompt": "run.prompt",
     "quickstart": "demo",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from pluri.errors import UsageError
 
@@ -19,6 +19,14 @@ def _named(path: Any) -> Any:
 
 Folder = Annotated[Path, BeforeValidator(_named)]
 """A folder that is named: the empty text would be the one where the command is given."""
+
+
+def _place(place: str | Path) -> str | Path:
+    return place if isinstance(place, str) and "://" in place else Path(place)
+
+
+Place = Annotated[str | Path, BeforeValidator(_named), AfterValidator(_place)]
+"""A folder, or a URL that fsspec knows: a Path would take one of its slashes away."""
 
 
 class Config(BaseModel):

@@ -37,12 +37,12 @@ def test_the_pieces_of_a_document_are_the_document(make_store, lengths: list[int
     store = make_store(lengths)
     store.tokenizer.cls_id, store.tokenizer.sep_id = begin, end
     made = NextTokens(store, length=length)
-    found = windows(made)
+    found, pieces = windows(made), made._pieces.take(np.arange(len(made)))
     assert all(len(read) == len(predicted) <= length for read, predicted in found)
     for document, size in enumerate(lengths):
         own = store.ids[store.offsets[document] :][:size].tolist()
         whole = [i for i in (begin, *own, end) if i is not None]
-        mine = [pair for pair, d in zip(found, made._pieces.documents, strict=True) if d == document]
+        mine = [pair for pair, d in zip(found, pieces.documents, strict=True) if d == document]
         assert [i for read, _ in mine for i in read] == whole[:-1]
         assert [i for _, predicted in mine for i in predicted] == whole[1:]
     assert made.mean_length == (np.mean([len(read) for read, _ in found]) if found else 0)
@@ -67,7 +67,8 @@ def test_bytes_are_those_of_the_text(tmp_path: Path):
     made = NextTokens(store, length=16)
     predicted = store.num_tokens + 3  # each document's end, too
     assert made.tokens_per_byte(10**6) == pytest.approx(predicted / sum(len(line.encode()) for line in lines))
-    (first,) = np.flatnonzero(np.diff(made._pieces.documents))[:1] + 1  # the sequences of the first document alone
+    documents = made._pieces.take(np.arange(len(made))).documents
+    (first,) = np.flatnonzero(np.diff(documents))[:1] + 1  # the sequences of the first document alone
     assert made.tokens_per_byte(int(first)) == pytest.approx((store.document_lengths[0] + 1) / len(lines[0].encode()))
 
 

@@ -12,7 +12,7 @@ from pluri.batches.example import IGNORE, Examples
 from pluri.errors import UsageError
 from pluri.objectives import pairs
 from pluri.objectives.config import ObjectiveConfig
-from pluri.objectives.pieces import cut, cut_at_sentences
+from pluri.objectives.pieces import Cut, cut_at_sentences
 from pluri.objectives.store_examples import StoreExamples
 from pluri.sequences.alphabets import DNA
 from pluri.tokens.prepare import prepare
@@ -55,11 +55,20 @@ def ids_of(store: Any, document: int) -> list[int]:
     return store.ids[store.offsets[document] : store.offsets[document + 1]].tolist()
 
 
-@pytest.mark.parametrize("cutter", [cut, cut_at_sentences])
+def documents_of(made: StoreExamples) -> list[int]:
+    return made._pieces.take(np.arange(len(made))).documents.tolist()
+
+
+@pytest.mark.parametrize("cutter", [Cut, cut_at_sentences])
 @given(lengths=st.lists(st.integers(0, 90), min_size=1, max_size=12), room=st.integers(1, 40))
 def test_pieces_cover_every_token_once(make_store, cutter: Any, lengths: list[int], room: int):
     store = make_store(lengths)
-    pieces = cutter(store, np.arange(len(lengths)), room)
+    made = cutter(store, np.arange(len(lengths)), room)
+    pieces = made.take(np.arange(len(made)))
+    assert made.mean_length == pytest.approx(sum(lengths) / max(len(made), 1))
+    assert made.borders(np.arange(len(lengths) + 1)).tolist() == [
+        np.count_nonzero(pieces.documents < document) for document in range(len(lengths) + 1)
+    ]
     assert pieces.lengths.max(initial=1) <= room
     assert pieces.lengths.min(initial=1) >= 1
     found = store.gather(pieces.documents, pieces.starts, pieces.lengths)
@@ -111,7 +120,7 @@ def test_epochs_and_seeds_differ(store, config: dict[str, Any]):
 
 def test_sop_parts_are_neighbours_in_or_out_of_order(store):
     made = source(store, masked=False, pair="sop")
-    for example, document in zip(sequences(everything(made)), made._pieces.documents, strict=True):
+    for example, document in zip(sequences(everything(made)), documents_of(made), strict=True):
         first, second = parts(example)
         label = example[-1]
         if label == IGNORE:
@@ -126,7 +135,7 @@ def test_sop_parts_are_neighbours_in_or_out_of_order(store):
 def test_nsp_second_part_follows_or_is_from_another_document(store):
     made = source(store, masked=False, pair="nsp")
     everywhere = [" ".join(map(str, ids_of(store, d))) for d in range(store.num_documents)]
-    for example, document in zip(sequences(everything(made)), made._pieces.documents, strict=True):
+    for example, document in zip(sequences(everything(made)), documents_of(made), strict=True):
         first, second = parts(example)
         label = example[-1]
         if label == IGNORE:

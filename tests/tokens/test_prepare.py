@@ -104,7 +104,7 @@ def test_after_a_wrong_setting_the_right_one_begins_anew(corpus, tokenizer, tmp_
 def test_another_plan_is_refused(corpus, tokenizer, tmp_path, state, monkeypatch):
     output = tmp_path / "s"
     if state == "unfinished":
-        monkeypatch.setattr("pluri.tokens.prepare._finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr("pluri.tokens.prepare.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(corpus, tokenizer, output)
     else:
@@ -201,10 +201,10 @@ def alive(pid: int) -> bool:
 
 def test_a_finished_shard_that_was_cut_is_made_again(corpus, tokenizer, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("pluri.tokens.prepare._finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("pluri.tokens.prepare.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             prepare(corpus, tokenizer, tmp_path / "s", documents_per_shard=50, workers=1)
-    path = tmp_path / "s" / "00001.shard"
+    path = tmp_path / "s" / "00000-00001.shard"
     path.write_bytes(path.read_bytes()[:100])
     prepare(corpus, tokenizer, tmp_path / "s", documents_per_shard=50, workers=1).verify()
 
@@ -280,6 +280,12 @@ def test_a_folder_with_other_things(corpus, tokenizer, tmp_path):
     assert [path.name for path in corpus.parent.iterdir()] == ["t.jsonl"]
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/store", "s3:/bucket/store"])  # the second is what a Path makes of it
+def test_a_url_is_no_folder(corpus, tokenizer, url):
+    with pytest.raises(UsageError, match=f"{url}: a store is prepared in a folder"):
+        prepare(corpus, tokenizer, url)
+
+
 @pytest.mark.parametrize("text", ["", "\n", "​"])
 def test_no_text(tokenizer, tmp_path, text):
     (tmp_path / "t.jsonl").write_text(json.dumps({"text": text}) + "\n")
@@ -324,9 +330,9 @@ def test_the_store_may_lie_among_its_input(corpus, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("damage", ["", "{", "{}", "[]"])
 def test_a_damaged_sign_of_a_finished_shard_makes_it_again(corpus, tokenizer, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr("pluri.tokens.prepare._finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("pluri.tokens.prepare.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare(corpus, tokenizer, tmp_path / "s", documents_per_shard=40, workers=1)
     monkeypatch.undo()
-    (tmp_path / "s" / "unfinished" / "00001.json").write_text(damage)
+    (tmp_path / "s" / "unfinished" / "00000-00001.json").write_text(damage)
     prepare(corpus, tokenizer, tmp_path / "s", documents_per_shard=40, workers=1).verify()

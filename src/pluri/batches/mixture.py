@@ -3,15 +3,18 @@
 Legend: n examples.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pluri.batches.example import Examples
-from pluri.batches.loader import Source, shuffled
+from pluri.batches.loader import Source, Stored, order_of
+from pluri.batches.order import Order
 from pluri.errors import UsageError
+from pluri.runtime import Keys
 from pluri.tokens.ragged import offsets_of, slices
 
 
@@ -22,14 +25,17 @@ class Mixture:
     1: in proportion to the number of sequences, so that an epoch holds each once. 0: of each source as many. An epoch
     has as many draws as there are sequences. Each source is shuffled anew whenever all of it was drawn: a small one
     comes several times an epoch, each time masked in another way, a large one not whole. The n-th draw from a source is
-    a pure function of n, so that any batch is found in O(1).
+    a pure function of n, so that any batch is found in O(1). Each source's draws go through its blocks one after the
+    other, all sources side by side.
 
     draws: int64 (sources,), of each epoch.
     UsageError: one of them is empty.
     """
 
     def __init__(self, sources: Sequence[Source], *, alpha: float, seed: int) -> None:
-        self._sources, self._seed = sources, seed
+        self._sources = sources
+        self._orders = [order_of(source, seed + i) for i, source in enumerate(sources)]
+        self.remote = any(isinstance(source, Stored) and source.remote for source in sources)
         self._sizes = np.array([len(source) for source in sources], np.int64)
         if not self._sizes.all():
             what = f"of {len(sources)} sources the {int(np.argmin(self._sizes)) + 1}. has no sequence"
@@ -45,14 +51,51 @@ class Mixture:
 
     def examples(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Examples:
         """What the draws `index` (n,) of `epoch` (n,) give, in their order."""
-        which = np.searchsorted(self._starts, index, side="right") - 1
         parts, places = [], []
+        for source, place, drawn in self._drawn(index, epoch):
+            parts.append(source.examples(*drawn))
+            places.append(place)
+        return _merged(parts, np.argsort(np.concatenate(places)))
+
+    def order(self, seed: int) -> Order:
+        """The epoch in as many blocks as a source goes through that has several; one, if none has."""
+        passed = [
+            draws * order.blocks / size
+            for draws, order, size in zip(self.draws, self._orders, self._sizes, strict=True)
+            if order.blocks > 1
+        ]
+        return _Windows(self.draws, math.ceil(max(passed, default=1)), seed)
+
+    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
+        for source, _, drawn in self._drawn(index, epoch):
+            if isinstance(source, Stored):
+                source.fetch_ahead(*drawn)
+
+    def _drawn(
+        self, index: NDArray[np.int64], epoch: NDArray[np.int64]
+    ) -> Iterator[tuple[Source, NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+        """(source, which of the draws are from it, what they are in it)."""
+        which = np.searchsorted(self._starts, index, side="right") - 1
         for i in np.unique(which):
             mine = np.flatnonzero(which == i)
             draw = epoch[mine] * self.draws[i] + index[mine] - self._starts[i]
-            parts.append(self._sources[i].examples(*shuffled(draw, int(self._sizes[i]), self._seed + int(i))))
-            places.append(mine)
-        return _merged(parts, np.argsort(np.concatenate(places)))
+            yield self._sources[i], mine, self._orders[i](draw)
+
+
+class _Windows(Order):
+    """The order of draws that lie source after source: each block has as much of every source as any other block.
+
+    draws: int64 (sources,), of an epoch.
+    """
+
+    def __init__(self, draws: NDArray[np.int64], blocks: int, seed: int) -> None:
+        self._draws = draws
+        super().__init__(int(draws.sum()), blocks, seed)
+
+    def stretches(self, key: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        edges = np.arange(self.blocks + 1)[:, None] * self._draws // self.blocks  # (K + 1, sources)
+        first = edges[:-1] + offsets_of(self._draws)[:-1]
+        return first.ravel(), np.diff(edges, axis=0).ravel(), np.arange(self.blocks + 1) * len(self._draws)
 
 
 def _merged(parts: Sequence[Examples], order: NDArray[np.int64]) -> Examples:

@@ -3,7 +3,7 @@
 A verb returns its Answer; `pluri.__main__` prints it and explains what went wrong.
 """
 
-from pluri.cli import languages, models, pretraining, reports, tasks, understanding
+from pluri.cli import languages, models, pretraining, reports, stores, tasks, understanding
 from pluri.cli.base import Answer, app
 
-__all__ = ["Answer", "app", "languages", "models", "pretraining", "reports", "tasks", "understanding"]
+__all__ = ["Answer", "app", "languages", "models", "pretraining", "reports", "stores", "tasks", "understanding"]

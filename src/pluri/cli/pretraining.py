@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,6 +81,7 @@ def prepare(
     language: str = "en",
     drop_duplicates: Annotated[bool, Flag] = False,
     workers: int | None = None,
+    part: str | None = None,
     as_json: Json = False,
 ) -> Answer:
     """Turn files into a token store, on all cores. A killed run goes on where it was.
@@ -90,9 +92,12 @@ def prepare(
         language: ISO 639-1 code, for sentence boundaries.
         drop_duplicates: leave out documents seen before.
         workers: processes; all cores by default.
+        part: do only a part of the work, 3/8 the third of eight, on any machine that has the files and the output;
+            `pluri merge` then makes one store of all parts.
     """
     with _counting() as progress:
-        store = pluri.prepare(
+        make = pluri.prepare if part is None else partial(pluri.prepare_part, part)
+        store = make(
             files,
             tokenizer,
             output,
@@ -102,6 +107,13 @@ def prepare(
             drop_duplicates=drop_duplicates,
             progress=progress,
         )
+    if store is None:
+        return Answer({"output": output, "part": part}, f"part {part} is done: {output}", as_json)
+    return answer_of(store, output, as_json)
+
+
+def answer_of(store: "pluri.TokenStore", output: Path, as_json: bool) -> Answer:
+    """What is in a store; on stderr what is doubtful about it."""
     from pluri.run.symptoms_data import diagnose_ledger
 
     ledger = store.manifest.ledger.model_dump(mode="json")

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.batches.example import Examples
+from pluri.batches.order import ByShard, Order
 from pluri.errors import UsageError
-from pluri.objectives.pieces import cut
+from pluri.objectives.pieces import Cut
 from pluri.tokens.ragged import offsets_of
 from pluri.tokens.store import TokenStore
 
@@ -30,8 +31,8 @@ class NextTokens:
         self._begin, self._end = ([] if i is None else [i] for i in (tokenizer.cls_id, tokenizer.sep_id))
         documents = np.arange(store.num_documents) if documents is None else np.sort(documents)
         # the last token of all is only predicted, never read
-        self._pieces = cut(store, documents, length, added=len(self._begin) + len(self._end) - 1)
-        self.mean_length = float(self._pieces.lengths.mean()) if len(self._pieces) else 0.0
+        self._pieces = Cut(store, documents, length, added=len(self._begin) + len(self._end) - 1)
+        self.mean_length = self._pieces.mean_length
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -55,6 +56,16 @@ class NextTokens:
         read, predicted = np.ones(len(ids), bool), np.ones(len(ids), bool)
         read[offsets[1:] - 1] = predicted[offsets[:-1]] = False
         return Examples(ids[read], offsets_of(pieces.lengths), labels=ids[predicted])
+
+    @property
+    def remote(self) -> bool:
+        return self._store.remote
+
+    def order(self, seed: int) -> Order:
+        return ByShard(self._pieces.borders(self._store.document_borders), seed)
+
+    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
+        self._store.fetch_ahead(self._pieces.take(index).documents)
 
     def tokens_per_byte(self, count: int) -> float:
         """Predictions for each byte (UTF-8) of the text that the first `count` sequences predict, as it is decoded.

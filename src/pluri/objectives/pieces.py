@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pluri.tokens.ragged import offsets_of, slices
+from pluri.tokens.ragged import offsets_of
 from pluri.tokens.store import TokenStore
 
 
@@ -24,19 +24,44 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.documents)
 
+    @property
+    def mean_length(self) -> float:
+        return float(self.lengths.mean()) if len(self) else 0.0
+
     def take(self, index: NDArray[np.int64]) -> Self:
         return type(self)(self.documents[index], self.starts[index], self.lengths[index])
 
+    def borders(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many pieces come before each of these documents; the pieces are in their order."""
+        return np.searchsorted(self.documents, documents)
 
-def cut(store: TokenStore, documents: NDArray[np.int64], room: int, *, added: int = 0) -> Pieces:
-    """Pieces of `room` tokens, the last of a document shorter; in the order of `documents`.
 
+class Cut:
+    """Pieces of `room` tokens, the last of a document shorter; in the order of `documents`, which is ascending.
+
+    Each is found when it is asked for: what is held is 16 bytes a document, however many pieces it has.
     added: special tokens that each document has besides its own.
     """
-    lengths = store.document_lengths[documents] + added
-    counts = -(-lengths // room)
-    starts = slices(np.zeros_like(counts), counts) * room
-    return Pieces(np.repeat(documents, counts), starts, np.minimum(room, np.repeat(lengths, counts) - starts))
+
+    def __init__(self, store: TokenStore, documents: NDArray[np.int64], room: int, *, added: int = 0) -> None:
+        self._store, self._documents, self._room, self._added = store, documents, room, added
+        lengths = store.document_lengths[documents] + added
+        counts = -(-lengths // room)
+        self._first, self._one_each = offsets_of(counts), bool((counts == 1).all())  # each document's first piece
+        self.mean_length = float(lengths.sum()) / max(len(self), 1)
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def take(self, index: NDArray[np.int64]) -> Pieces:
+        place = index if self._one_each else np.searchsorted(self._first, index, side="right") - 1
+        documents = self._documents[place]
+        starts = (index - self._first[place]) * self._room
+        left = self._store.document_lengths[documents] + self._added - starts
+        return Pieces(documents, starts, np.minimum(self._room, left))
+
+    def borders(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._first[np.searchsorted(self._documents, documents)]
 
 
 def cut_at_sentences(store: TokenStore, documents: NDArray[np.int64], room: int) -> Pieces:

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.batches.example import Examples
+from pluri.batches.order import ByShard, Order
 from pluri.errors import UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.denoise import Denoising
 from pluri.objectives.masked import MaskedTokens
 from pluri.objectives.pairs import Tails, nsp, sop
-from pluri.objectives.pieces import Pieces, cut, cut_at_sentences
+from pluri.objectives.pieces import Cut, Pieces, cut_at_sentences
 from pluri.runtime import Keys, mix, sequence_keys
 from pluri.tokens.ragged import Ragged, offsets_of, slices
 from pluri.tokens.store import TokenStore
@@ -54,10 +55,11 @@ class StoreExamples:
             raise UsageError(f"a length of {length} leaves no room beside {self._specials} special tokens")
         documents = np.arange(store.num_documents) if documents is None else np.sort(documents)
         self._by_sentence = config.pair is not None or "permute" in kinds
-        self._pieces = (cut_at_sentences if self._by_sentence else cut)(store, documents, room)
+        at_sentences = cut_at_sentences(store, documents, room) if self._by_sentence else None
+        self._pieces = Cut(store, documents, room) if at_sentences is None else at_sentences
         self._masked = MaskedTokens(config, store.tokenizer) if config.masked else None
         self._denoising = Denoising(config.denoise, store.tokenizer) if config.denoise else None
-        self._tails = Tails.of(store, self._pieces) if config.pair == "nsp" else None
+        self._tails = Tails.of(store, at_sentences) if config.pair == "nsp" and at_sentences is not None else None
         self._complement = complement_ids(store.tokenizer) if config.reverse_complement else None
         self._store, self._pair, self._seed = store, config.pair, seed
         self.mean_length = self._mean_length()
@@ -83,6 +85,16 @@ class StoreExamples:
         examples = replace(examples, sequence_labels=sequence_labels)
         return self._masked(examples, mix(keys, _MASKING)) if self._masked else examples
 
+    @property
+    def remote(self) -> bool:
+        return self._store.remote
+
+    def order(self, seed: int) -> Order:
+        return ByShard(self._pieces.borders(self._store.document_borders), seed)
+
+    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
+        self._store.fetch_ahead(self._pieces.take(index).documents)
+
     def _denoised(self, denoising: Denoising, parts: Pieces, keys: Keys) -> Examples:
         sentences = Ragged(np.empty(0, np.int32), np.zeros(len(parts) + 1, np.int64))
         if self._by_sentence:
@@ -94,7 +106,7 @@ class StoreExamples:
         if not len(self):
             return 0.0
         if self._denoising is None:
-            return float(self._pieces.lengths.mean()) + self._specials
+            return self._pieces.mean_length + self._specials
         some = np.unique(np.linspace(0, len(self) - 1, _SOME).astype(np.int64))
         made = self.examples(some, np.zeros_like(some))
         assert made.source is not None

@@ -1,7 +1,7 @@
 """Pretraining: a token store in, a model folder out."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +12,11 @@ from rich.console import Console
 
 from pluri.batches.loader import Batches, Source
 from pluri.batches.mixture import Mixture
+from pluri.batches.order import BLOCK, of_few_shards
 from pluri.checkpoints.config_json import read_config
 from pluri.checkpoints.hub import local_folder
 from pluri.checkpoints.huggingface import load_model, save_model
-from pluri.config import Config, Folder, hint
+from pluri.config import Config, Folder, Place, hint
 from pluri.errors import TrainingError, UsageError
 from pluri.losses import pretraining_loss
 from pluri.models.config import ModelConfig, preset
@@ -54,7 +55,8 @@ NOT_TO_BE_SET = ("family", "pad_id", "vocab_size")  # the preset and the tokeniz
 class PretrainConfig(Config):
     """A pretraining run.
 
-    store: the folder that `prepare` made; of several languages or domains {name = folder, ...}, all with one tokenizer.
+    store: the folder that `prepare` made, or the URL of a copy, such as s3://bucket/store; of several languages or
+        domains {name = folder, ...}, all with one tokenizer.
     sampling: of several stores, sequences come from each in proportion to how many it has to the power of this: 1 as
         they are, 0 of each as many; below 1 a small language is seen more often (mBERT 0.7, XLM-R 0.3).
     output: gets journal.jsonl, checkpoints/ and model/.
@@ -68,7 +70,7 @@ class PretrainConfig(Config):
 
     verbatim: ClassVar[tuple[str, ...]] = ("store",)
 
-    store: Folder | dict[str, Folder]
+    store: Place | dict[str, Place]
     sampling: float = Field(1.0, ge=0, le=1)
     output: Folder
     model: dict[str, Any] = Field(default_factory=dict)
@@ -83,7 +85,8 @@ class PretrainConfig(Config):
 def pretrain(
     config: PretrainConfig, *, resume: bool = False, stop_after: int | None = None, progress: bool = True
 ) -> Path:
-    """Runs it and returns the model folder, OUTPUT/model. The store is compared with its hashes before.
+    """Runs it and returns the model folder, OUTPUT/model. The store is compared with its hashes: a small one before, of
+    others each shard when it is first read.
 
     Started by torchrun it is the same run, on all processes: they need the same OUTPUT, and the store under one name.
     resume: go on from the newest whole checkpoint in OUTPUT (from the start if there is none yet). Of itself, where
@@ -94,8 +97,9 @@ def pretrain(
     """
     resume = resume or restarted()
     store = open_stores(config.store)
-    if local_rank() == 0:  # one process looks for all of its host
-        store.verify()
+    for each in _stores(store) if local_rank() == 0 else ():  # one process looks for all of its host
+        if not each.remote and len(each.manifest.shards) <= BLOCK:
+            each.verify()
     with only_writer(config.output) if rank() == 0 else nullcontext():
         saved = _saved(config, store, resume)
         model = _model(config, store)
@@ -106,7 +110,8 @@ def pretrain(
         if leak and leak.severity != "ok":
             _say(f"{leak.what}; {leak.do}")
         if config.spectral_start and "init" not in config.model and can_start(model) and not saved:
-            spectral_start(model, store, np.concatenate(list(train_on.values())))
+            few = [of_few_shards(each, store.document_borders, config.training.seed) for each in train_on.values()]
+            spectral_start(model, store, np.concatenate(few))
         source = _source(config, store, train_on, model.config.max_length)
         weights = dict(zip(train_on, source.draws.tolist(), strict=True)) if isinstance(source, Mixture) else {"": 1}
         held_out = {
@@ -140,6 +145,10 @@ def pretrain(
         return save_model(folder, model, store.tokenizer) if rank() == 0 else folder
 
 
+def _stores(store: TokenStore) -> Sequence[TokenStore]:
+    return store.stores if isinstance(store, JoinedStore) else [store]
+
+
 def _say(note: str) -> None:
     Console(stderr=True, quiet=rank() > 0).print(note, style="yellow", highlight=False, markup=False)
 
@@ -164,21 +173,22 @@ def _saved(config: PretrainConfig, store: TokenStore, resume: bool) -> bool:
 def _dealt(config: PretrainConfig, store: TokenStore) -> tuple[_Documents, _Documents]:
     """(training, validation): of each store by itself, so that none is held out for another's sake."""
     names = list(config.store) if isinstance(config.store, dict) else [""]
-    bounds = store.bounds.tolist() if isinstance(store, JoinedStore) else [0, store.num_documents]
     parts: tuple[_Documents, _Documents] = {}, {}
-    for name, (first, last) in zip(names, pairwise(bounds), strict=True):
-        dealt = split_documents(last - first, config.validation, config.training.seed)
+    first = 0
+    for name, each in zip(names, _stores(store), strict=True):
+        dealt = split_documents(each.num_documents, config.validation, config.training.seed, each.document_borders)
         for part, documents in zip(parts, dealt, strict=True):
             part[name] = documents + first
+        first += each.num_documents
     return parts
 
 
 def _check_enough(config: PretrainConfig, store: TokenStore, documents: _Documents) -> None:
-    for each in store.stores if isinstance(store, JoinedStore) else [store]:
+    for each in _stores(store):
         unknown = each.manifest.ledger.unk / each.num_tokens
         if unknown > _MOST_UNKNOWN:
             do = "train a tokenizer on this text (--kind dna, protein, or char), and prepare again"
-            raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=str(each.path), do=do)
+            raise UsageError(f"{unknown:.0%} of the tokens are unknown to the tokenizer", where=each.where, do=do)
     fewest = min(documents, key=lambda name: len(documents[name]))
     if not len(documents[fewest]):
         what = "no document" + f" of {fewest}" * bool(fewest) + " is left to train on"
@@ -217,11 +227,20 @@ def _batches(config: PretrainConfig, source: Source, model: Model) -> Batches:
     )
 
 
-def split_documents(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(training, validation): each document is dealt out by its own number, whatever else is in the store."""
-    chance = uniform(sequence_keys(seed, 0, np.arange(count)), _VALIDATION_STREAM)
-    held_out = np.flatnonzero(chance < min(share, _MAX_VALIDATION_DOCUMENTS / max(count, 1)))
-    return np.setdiff1d(np.arange(count), held_out, assume_unique=True), held_out
+def split_documents(
+    count: int, share: float, seed: int, borders: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training, validation): each document is dealt out by its own number, whatever else is in the store.
+
+    borders: where the documents of each shard begin; of very many shards only a few are held out of, so that no
+    validation has to open them all.
+    """
+    documents = np.arange(count)
+    few = documents if borders is None else of_few_shards(documents, borders, seed)
+    chance = uniform(sequence_keys(seed, 0, few), _VALIDATION_STREAM)
+    share = min(share, _MAX_VALIDATION_DOCUMENTS / max(count, 1)) * (count / max(len(few), 1))
+    held_out = few[chance < share]
+    return np.delete(documents, held_out), held_out
 
 
 def unigram_entropy(counts: NDArray[np.int64]) -> float:
@@ -246,7 +265,7 @@ def _model(config: PretrainConfig, store: TokenStore) -> Model:
         if Tokenizer.load(folder).hash != store.tokenizer.hash:
             raise UsageError(
                 "was made with another tokenizer than the model",
-                where=str(store.path),
+                where=store.where,
                 do="prepare it with the model's",
             )
         return load_model(folder, heads=_heads(config, vocab_size))[0]

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from pluri.errors import StoreError, UsageError
 from pluri.tokens.ragged import offsets_of
+from pluri.tokens.shards import JoinedShards
 from pluri.tokens.store import Ledger, TokenStore
+from pluri.tokens.tokenizer import Tokenizer
 
 
 class JoinedStore(TokenStore):
@@ -26,11 +28,12 @@ class JoinedStore(TokenStore):
         first = stores[0]
         for store in stores[1:]:
             if store.manifest.tokenizer_hash != first.manifest.tokenizer_hash:
-                what = f"was made with another tokenizer than {first.path}"
-                raise StoreError(what, where=str(store.path), do="prepare all of them with one tokenizer")
-        self.stores, self.path = stores, first.path
+                what = f"was made with another tokenizer than {first.where}"
+                raise StoreError(what, where=store.where, do="prepare all of them with one tokenizer")
+        self.stores, self.path, self.where = stores, first.path, first.where
+        self.remote = any(store.remote for store in stores)
         self.bounds = offsets_of(np.array([store.num_documents for store in stores], np.int64))
-        self._shards = [shard for store in stores for shard in store._shards]
+        self._shards = JoinedShards([store._shards for store in stores])
         sizes = np.concatenate([np.diff(store._shard_starts) for store in stores])
         self._shard_starts = offsets_of(sizes)
         before = offsets_of(np.array([store._shard_starts[-1] for store in stores], np.int64))[:-1]
@@ -48,6 +51,10 @@ class JoinedStore(TokenStore):
     def hash(self) -> str:
         """sha256 over theirs, in order."""
         return hashlib.sha256(json.dumps([store.hash for store in self.stores]).encode()).hexdigest()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return self.stores[0].tokenizer
 
     def verify(self) -> None:
         for store in self.stores:

@@ -1,23 +1,34 @@
 """Preparing a corpus: readers, tokenizer and processes put together into a token store."""
 
-import hashlib
+import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import fsspec
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from pluri.errors import DataError, PluriError, StoreError, UsageError
 from pluri.sequences import expand, read_records
-from pluri.tokens.ragged import offsets_of
-from pluri.tokens.shard import Shard, ShardEntry, file_sha256, ids_dtype
-from pluri.tokens.store import FORMAT_VERSION, Input, Ledger, Manifest, Plan, TokenStore
+from pluri.tokens.finish import finish
+from pluri.tokens.parts import (
+    GroupRead,
+    PartDone,
+    Share,
+    all_done,
+    done_path,
+    parse_part,
+    shard_name,
+    shares,
+    writer_of,
+)
+from pluri.tokens.plan import OTHERWISE, Input, Plan, check_same, hashed_input, sized_input
+from pluri.tokens.shard import ShardEntry
+from pluri.tokens.store import TokenStore
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.workers import Part, run_parts, write_error, write_shard, write_text
 
@@ -27,11 +38,23 @@ CHARACTERS_PER_SHARD = 1 << 23
 _FAILED = "failed"
 """The sign, among what is unfinished, that the input or the settings were at fault and not a kill."""
 
-_ELSE = "remove that folder, or choose another output"
+Progress = Callable[[int, int], None]
+Sources = Iterable[str | Path] | str | Path
+
+
+class _Work(NamedTuple):
+    output: Path
+    plan: Plan
+    tokenizer: Tokenizer
+    workers: int
+    progress: Progress | None
+
+    def shares(self, part: int = 1, of: int = 1) -> list[Share]:
+        return shares([each.bytes for each in self.plan.inputs], part, of)
 
 
 def prepare(
-    sources: Iterable[str | Path] | str | Path,
+    sources: Sources,
     tokenizer: Tokenizer | str | Path,
     output: str | Path,
     *,
@@ -40,7 +63,7 @@ def prepare(
     language: str = "en",
     drop_duplicates: bool = False,
     documents_per_shard: int = 65_536,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TokenStore:
     """Encodes files, folders, globs or URLs (sequences.expand) into a token store.
 
@@ -51,230 +74,240 @@ def prepare(
     StoreError: the output holds another store (other tokenizer, input or settings), is being written by another
     process, or cannot be written. UsageError, DataError: as read_records.
     """
+    work = _work(
+        sources,
+        tokenizer,
+        output,
+        hashed_input,
+        workers=workers,
+        text_column=text_column,
+        language=language,
+        drop_duplicates=drop_duplicates,
+        documents_per_shard=documents_per_shard,
+        progress=progress,
+    )
+    output, finished = work.output, work.output / "manifest.json"
+    if finished.exists():
+        return _finished_store(output, work.plan)
+    with _writing(output, "lock", seconds=2):  # a worker that a killed run was just starting may hold it yet
+        if not finished.exists():
+            _begin(work)
+            try:
+                entries, read = _write_shards(work, work.shares())
+                finish(output, work.plan, work.tokenizer, entries, sum(each.continued for each in read))
+            except (DataError, UsageError) as error:
+                write_text(output / "unfinished" / _FAILED, str(error))
+                raise
+    return _finished_store(output, work.plan)
+
+
+def prepare_part(
+    part: str, sources: Sources, tokenizer: Tokenizer | str | Path, output: str | Path, **settings: Any
+) -> None:
+    """One of the parts, such as "3/8", into which `prepare` is cut. settings: those of `prepare`.
+
+    Parts run on any machines that share the input and the output, in any order, at once or not; then `merge_parts`
+    makes the store. A part that was killed or failed is called again. Each reads only its own files, and knows those
+    of the others by their sizes.
+    """
+    number, of = parse_part(part)
+    work = _work(sources, tokenizer, output, sized_input, **settings)
+    if (work.output / "manifest.json").exists():
+        return check_same(TokenStore.open(work.output).manifest.plan, work.plan, work.output)
+    with _writing(work.output, "lock", seconds=60):  # all parts may begin at the same moment
+        _begin(work)
+    with _writing(work.output, f"part-{number}-of-{of}.lock", seconds=2):
+        mine = work.shares(number, of)
+        hashes = {i: hashed_input(work.plan.inputs[i].file).sha256 for share in mine for i in share.files}
+        _, read = _write_shards(work, mine, hashes)
+        write_text(done_path(work.output, number, of), PartDone(groups=read).model_dump_json())
+
+
+def merge_parts(output: str | Path) -> TokenStore:
+    """The store of what all parts wrote (`prepare_part`), byte for byte that of `prepare`; at once if it is there.
+
+    StoreError: parts or shards are missing, and which. DataError: there is no text in any of them.
+    """
+    output = Path(output)
+    if not (output / "manifest.json").exists() and (output / "unfinished" / "plan.json").exists():
+        with _writing(output, "lock", seconds=2):
+            plan = _made_plan(output)
+            read, of = all_done(output)
+            hashes = itertools.chain.from_iterable(each.sha256 for each in read)
+            inputs = [each.model_copy(update={"sha256": next(hashes)}) for each in plan.inputs]
+            entries: list[ShardEntry] = []
+            for each in read:
+                for shard in range(each.shards):
+                    entry = _finished_shard(output, shard_name(each.group, shard))
+                    if entry is None:
+                        what = f"the shard {shard_name(each.group, shard)} is missing or damaged"
+                        part = writer_of(each.group, shard, [file.bytes for file in inputs], of)
+                        raise StoreError(what, where=str(output), do=f"run the part {part}/{of} again")
+                    entries.append(entry)
+            plan = plan.model_copy(update={"inputs": inputs})
+            tokenizer = Tokenizer.load(output / "tokenizer")
+            finish(output, plan, tokenizer, entries, sum(each.continued for each in read))
+        shutil.rmtree(output / "unfinished", ignore_errors=True)
+    return TokenStore.open(output)
+
+
+def _work(
+    sources: Sources,
+    tokenizer: Tokenizer | str | Path,
+    output: str | Path,
+    look: Callable[[str], Input],
+    *,
+    workers: int | None = None,
+    text_column: str = "text",
+    language: str = "en",
+    drop_duplicates: bool = False,
+    documents_per_shard: int = 65_536,
+    progress: Progress | None = None,
+) -> _Work:
+    """What there is to do. look: what to know of a file."""
+    if re.match(r"\w{2,}:/", str(output)):
+        raise UsageError("a store is prepared in a folder", where=str(output), do="name one, and copy it there later")
     output = Path(output)
     if documents_per_shard < 1 or (workers is not None and workers < 1):
         raise UsageError("workers and documents_per_shard must be at least 1")
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    files = _outside(output, expand(sources))
+    # A folder of input may hold the output, whose own files are none of the input.
+    own = output.resolve()
+    files = [file for file in expand(sources) if "://" in file or own not in Path(file).resolve().parents]
     plan = Plan(
         tokenizer_hash=tokenizer.hash,
-        inputs=[_input(file) for file in files],
+        inputs=[look(file) for file in files],
         text_column=text_column,
         language=language,
         drop_duplicates=drop_duplicates,
         documents_per_shard=documents_per_shard,
     )
-    if (output / "manifest.json").exists():
-        return _finished_store(output, plan)
-    unfinished, cores = output / "unfinished", workers or os.cpu_count() or 1
+    return _Work(output, plan, tokenizer, workers or os.cpu_count() or 1, progress)
+
+
+@contextlib.contextmanager
+def _writing(output: Path, lock: str, *, seconds: float) -> Iterator[None]:
+    """Makes output/unfinished and holds a lock there. StoreError: another process holds it, or the disk is full."""
+    unfinished = output / "unfinished"
     if output.exists() and not unfinished.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError("is there already and no token store", where=str(output), do="choose another output")
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        with FileLock(unfinished / "lock", timeout=2):  # a worker that a killed run was just starting may hold it yet
-            if not (output / "manifest.json").exists():
-                _begin(unfinished, plan, tokenizer, output)
-                try:
-                    entries, continued = _write_shards(files, plan, tokenizer, output, cores, progress)
-                except (DataError, UsageError) as error:
-                    write_text(unfinished / _FAILED, str(error))
-                    raise
-                _finish(output, plan, tokenizer, entries, continued)
+        with FileLock(unfinished / lock, timeout=seconds):
+            yield
     except Timeout:
         raise StoreError("another process is preparing this store", where=str(output), do="wait for it") from None
     except OSError as error:
         raise write_error(error, output) from None
-    return _finished_store(output, plan)
-
-
-def _outside(folder: Path, files: list[str]) -> list[str]:
-    """The files that are not the store's own: a folder of input may hold the output."""
-    return [file for file in files if "://" in file or folder.resolve() not in Path(file).resolve().parents]
-
-
-def _input(file: str) -> Input:
-    try:
-        if "://" not in file:
-            return Input(file=file, bytes=os.path.getsize(file), sha256=file_sha256(Path(file)))
-        fs, path = fsspec.core.url_to_fs(file)
-        info = fs.info(path)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=file) from None
-    version = json.dumps({key: str(value) for key, value in sorted(info.items()) if key.lower() in _VERSION_KEYS})
-    return Input(file=file, bytes=info.get("size") or 0, sha256=hashlib.sha256(version.encode()).hexdigest())
-
-
-_VERSION_KEYS = {"size", "etag", "mtime", "lastmodified", "last_modified", "md5hash", "sha256", "generation"}
 
 
 def _finished_store(output: Path, plan: Plan) -> TokenStore:
     store = TokenStore.open(output)
-    _same(store.manifest.plan, plan, output)
+    check_same(store.manifest.plan, plan, output)
     shutil.rmtree(output / "unfinished", ignore_errors=True)  # a run may be killed just before its own clearing up
     return store
 
 
-def _same(made: Plan, asked: Plan, output: Path) -> None:
-    """StoreError unless both plans are the same, files known by their content and not their folder."""
-    if made.tokenizer_hash != asked.tokenizer_hash:
-        raise StoreError("the store was made with another tokenizer", where=str(output), do=_ELSE)
-    if [(i.bytes, i.sha256) for i in made.inputs] != [(i.bytes, i.sha256) for i in asked.inputs]:
-        changed = {i.sha256 for i in asked.inputs} ^ {i.sha256 for i in made.inputs}
-        names = [i.file for i in [*asked.inputs, *made.inputs] if i.sha256 in changed]
-        which = f": {names[0]}" if names else ""
-        raise StoreError(f"the store was made from other input{which}", where=str(output), do=_ELSE)
-    for field in ("text_column", "language", "drop_duplicates", "documents_per_shard"):
-        if getattr(made, field) != getattr(asked, field):
-            what = f"the store was made with {field}={getattr(made, field)!r}, not {getattr(asked, field)!r}"
-            raise StoreError(what, where=str(output), do=_ELSE)
-
-
-def _begin(unfinished: Path, plan: Plan, tokenizer: Tokenizer, output: Path) -> None:
+def _begin(work: _Work) -> None:
     """Writes the plan, or checks it against that of the run which was interrupted.
 
     A run that its input or settings made fail may be followed by one with others, which begins anew.
     """
+    unfinished = work.output / "unfinished"
     path, failed = unfinished / "plan.json", unfinished / _FAILED
-    if failed.exists() and (not path.exists() or path.read_text(encoding="utf-8") != plan.model_dump_json()):
-        for file in (*unfinished.glob("*.json"), *output.glob("*.shard")):
+    if failed.exists() and (not path.exists() or path.read_text(encoding="utf-8") != work.plan.model_dump_json()):
+        for file in (*unfinished.glob("*.json"), *work.output.glob("*.shard")):
             file.unlink()
     failed.unlink(missing_ok=True)
     if path.exists():
-        try:
-            made = Plan.parse(json.loads(path.read_text(encoding="utf-8")), where=str(path))
-        except (ValueError, PluriError):
-            raise StoreError("the plan of the unfinished store is damaged", where=str(path), do=_ELSE) from None
-        return _same(made, plan, output)
-    tokenizer.save(output / "tokenizer")
-    write_text(path, plan.model_dump_json())
+        return check_same(_made_plan(work.output), work.plan, work.output)
+    work.tokenizer.save(work.output / "tokenizer")
+    write_text(path, work.plan.model_dump_json())
+
+
+def _made_plan(output: Path) -> Plan:
+    path = output / "unfinished" / "plan.json"
+    try:
+        return Plan.parse(json.loads(path.read_text(encoding="utf-8")), where=str(path))
+    except (ValueError, PluriError):
+        raise StoreError("the plan of the unfinished store is damaged", where=str(path), do=OTHERWISE) from None
 
 
 def _write_shards(
-    files: list[str],
-    plan: Plan,
-    tokenizer: Tokenizer,
-    output: Path,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[ShardEntry], int]:
-    """Every shard that is not there yet. The entries of all, in order, and how many documents go on with another."""
-    entries: list[ShardEntry] = []
-    documents = tokens = continued = 0
+    work: _Work, mine: list[Share], hashes: dict[int, str] | None = None
+) -> tuple[list[ShardEntry], list[GroupRead]]:
+    """Every shard of these shares that is not there yet. The entries of all, and what was read of each group."""
+    entries, read = list[ShardEntry](), list[GroupRead]()
+    documents = tokens = 0
 
     def finished(entry: ShardEntry) -> None:
         nonlocal documents, tokens
         entries.append(entry)
         documents, tokens = documents + entry.documents, tokens + entry.tokens
-        if progress:
-            progress(documents, tokens)
+        if work.progress:
+            work.progress(documents, tokens)
 
-    def texts() -> Iterator[str]:
-        nonlocal continued
-        for record in itertools.chain.from_iterable(read_records(file, text_column=plan.text_column) for file in files):
-            continued += record.continued
-            if tokenizer.alphabet:
-                tokenizer.alphabet.check(record.text, record.where)
+    def todo() -> Iterator[Part]:
+        for share in mine:
+            texts = _Texts(work, share.files)
+            shards = 0
+            for number, part in enumerate(_cut(texts, work.plan.documents_per_shard)):
+                shards = number + 1
+                if number % share.of != share.rank:
+                    continue
+                name = shard_name(share.group, number)
+                entry = _finished_shard(work.output, name)
+                if entry is None:
+                    yield name, part
+                else:
+                    finished(entry)
+            sha256 = [hashes[i] for i in share.files] if hashes else []
+            read.append(GroupRead(group=share.group, shards=shards, continued=texts.continued, sha256=sha256))
+
+    parts = todo()
+    first = list(itertools.islice(parts, 2))
+    parts = itertools.chain(first, parts)
+    if work.workers == 1 or len(first) < 2:  # one shard is not worth a process
+        for part in parts:
+            finished(write_shard(part, work.tokenizer, work.output, work.plan.language))
+    else:
+        run_parts(parts, work.workers, work.output, work.plan.language, finished)
+    return entries, read
+
+
+class _Texts:
+    """The texts of some of the files. continued: how many so far go on with another."""
+
+    def __init__(self, work: _Work, files: range) -> None:
+        self._work, self._files, self.continued = work, [work.plan.inputs[i].file for i in files], 0
+
+    def __iter__(self) -> Iterator[str]:
+        alphabet, column = self._work.tokenizer.alphabet, self._work.plan.text_column
+        for record in itertools.chain.from_iterable(read_records(file, text_column=column) for file in self._files):
+            self.continued += record.continued
+            if alphabet:
+                alphabet.check(record.text, record.where)
             yield record.text
 
-    todo = _todo(_parts(texts(), plan.documents_per_shard), output, finished)
-    first = list(itertools.islice(todo, 2))
-    if workers == 1 or len(first) < 2:  # one shard is not worth a process
-        for part in itertools.chain(first, todo):
-            finished(write_shard(part, tokenizer, output, plan.language))
-    else:
-        run_parts(itertools.chain(first, todo), workers, output, plan.language, finished)
-    if not tokens:
-        where = next(iter(files), str(output))
-        raise DataError("there is no text in the input", where=where, do="check the files and the text column")
-    return sorted(entries, key=lambda entry: (len(entry.name), entry.name)), continued
 
-
-def _parts(texts: Iterator[str], most: int) -> Iterator[Part]:
-    """The corpus in consecutive parts, one a shard. A function of the plan alone, so that a restart cuts alike."""
-    number, part, size = 0, list[str](), 0
+def _cut(texts: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Consecutive texts, shard by shard. A function of the plan alone, so that a restart cuts alike."""
+    part, size = list[str](), 0
     for text in texts:
         part.append(text)
         size += len(text)
         if len(part) >= most or size >= CHARACTERS_PER_SHARD:
-            yield number, part
-            number, part, size = number + 1, [], 0
+            yield part
+            part, size = [], 0
     if part:
-        yield number, part
+        yield part
 
 
-def _todo(parts: Iterator[Part], output: Path, finished: Callable[[ShardEntry], None]) -> Iterator[Part]:
-    """The parts whose shards are not finished; `finished` is told of the others."""
-    for number, texts in parts:
-        entry = _finished_shard(output, number)
-        if entry is None:
-            yield number, texts
-        else:
-            finished(entry)
-
-
-def _finished_shard(output: Path, number: int) -> ShardEntry | None:
+def _finished_shard(output: Path, name: str) -> ShardEntry | None:
     """What the sign of a finished shard says; None if there is none, or it or the shard is damaged."""
     try:
-        sign = (output / "unfinished" / f"{number:05d}.json").read_text(encoding="utf-8")
+        sign = (output / "unfinished" / f"{name}.json").read_text(encoding="utf-8")
         entry = ShardEntry.parse(json.loads(sign))
         return entry if (output / entry.name).stat().st_size == entry.bytes else None
     except (OSError, ValueError, PluriError):
         return None
-
-
-def _finish(output: Path, plan: Plan, tokenizer: Tokenizer, entries: list[ShardEntry], continued: int) -> None:
-    """Finds duplicates, writes the document index, the counts and, last, the manifest."""
-    dtype = ids_dtype(tokenizer.vocab_size)
-    shards = [Shard(output / entry.name, entry, dtype) for entry in entries]
-    lengths = np.concatenate([shard.lengths for shard in shards])
-    first = _first_of_their_text(np.concatenate([shard.hashes for shard in shards]))
-    keep = first if plan.drop_duplicates else np.ones(len(lengths), bool)
-    documents = np.stack([offsets_of(lengths)[:-1][keep], lengths[keep]], axis=1)
-    counts = _unigram_counts(shards, keep, tokenizer.vocab_size)
-    np.save(output / "documents.npy", documents)
-    np.save(output / "unigram_counts.npy", counts)
-    read, kept = int(lengths.sum()), int(documents[:, 1].sum())
-    empty = sum(entry.empty for entry in entries)
-    ledger = Ledger(
-        documents=len(lengths) + empty,
-        empty_documents=empty,
-        duplicate_documents=int(np.count_nonzero(~first)),
-        continued_documents=continued,
-        read=read,
-        kept=kept,
-        truncated=0,
-        dropped=read - kept,
-        unk=0 if tokenizer.unk_id is None else int(counts[tokenizer.unk_id]),
-        rare_letters=int(counts[tokenizer.rare_ids].sum()),
-    )
-    others = ["documents.npy", "unigram_counts.npy", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"]
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        tokenizer_hash=tokenizer.hash,
-        dtype=dtype.str,
-        vocab_size=tokenizer.vocab_size,
-        documents=len(documents),
-        tokens=kept,
-        shards=entries,
-        ledger=ledger,
-        plan=plan,
-        sha256={name: file_sha256(output / name) for name in others},
-    )
-    write_text(output / "manifest.json", manifest.model_dump_json(indent=2))
-
-
-def _first_of_their_text(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    first = np.zeros(len(hashes), bool)
-    first[np.unique(hashes, return_index=True)[1]] = True
-    return first
-
-
-def _unigram_counts(shards: list[Shard], keep: NDArray[np.bool_], vocab_size: int) -> NDArray[np.int64]:
-    counts = np.zeros(vocab_size, np.int64)
-    begin = 0
-    for shard in shards:
-        kept = keep[begin : begin + len(shard.lengths)]
-        begin += len(shard.lengths)
-        ids = shard.ids if kept.all() else shard.ids[np.repeat(kept, shard.lengths)]
-        counts += np.bincount(ids, minlength=vocab_size)
-    return counts

@@ -107,15 +107,17 @@ class ShardWriter:
 
 
 class Shard:
-    """A shard, memory-mapped: ids [tokens], lengths and hashes [documents], sentences [sentences], read-only."""
+    """A shard, memory-mapped: ids [tokens], lengths and hashes [documents], sentences [sentences], read-only.
+
+    FileNotFoundError: it is not there. StoreError: it is shorter or longer than it was.
+    """
 
     def __init__(self, path: Path, entry: ShardEntry, dtype: np.dtype) -> None:
-        self.path, self.entry = path, entry
-        size = path.stat().st_size if path.exists() else -1
+        size = path.stat().st_size
         if size != entry.bytes:
-            what = "missing" if size < 0 else f"damaged: {size} bytes instead of {entry.bytes}"
-            raise StoreError(f"the shard is {what}", where=str(path), do="remove the store and prepare it again")
-        self._bytes = np.asarray(np.memmap(path, np.uint8, "r")) if size else np.zeros(0, np.uint8)
+            what = f"the shard is damaged: {size} bytes instead of {entry.bytes}"
+            raise StoreError(what, where=str(path), do="remove the store and prepare it again")
+        self._bytes = _mapped(path, size)
         self._end = 0
         self.ids = self._section(dtype, entry.tokens)
         self.lengths = self._section(np.dtype("<i8"), entry.documents)
@@ -126,6 +128,21 @@ class Shard:
         start = self._end
         self._end = start + -(-count * dtype.itemsize // 8) * 8
         return self._bytes[start : start + count * dtype.itemsize].view(dtype)
+
+
+def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
+    """The bytes of a file. numpy's memmap would keep it open, and a process may have few open files (ulimit -n)."""
+    if not size:
+        return np.zeros(0, np.uint8)
+    import torch  # not by the workers, which only write and are to start at once
+
+    try:
+        mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except RuntimeError:
+        path.stat()  # FileNotFoundError, if it was deleted just now
+        raise
+    mapped.flags.writeable = False
+    return mapped
 
 
 def file_sha256(path: Path) -> str:

@@ -3,7 +3,7 @@
 A store is a folder:
     manifest.json         format version, tokenizer hash, dtype, counts, ledger, sha256 of every other file
     tokenizer/            the tokenizer that made it
-    00000.shard ...       see tokens/shard.py
+    00000-00000.shard ... see tokens/shard.py; the numbers of a group of files (tokens/parts.py) and of a shard in it
     documents.npy         int64 [documents, 2]: where each document begins in the ids of all shards, and its length
     unigram_counts.npy    int64 [vocab_size]
 While it is being made there is a folder unfinished/ and no manifest.json.
@@ -11,7 +11,7 @@ While it is being made there is a folder unfinished/ and no manifest.json.
 
 import hashlib
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from pluri.config import Config
 from pluri.errors import PluriError, StoreError
+from pluri.tokens.folder import AGAIN, StoreFolder, open_folder
+from pluri.tokens.plan import Plan
 from pluri.tokens.ragged import Ragged, offsets_of, slices
-from pluri.tokens.shard import Shard, ShardEntry, file_sha256
+from pluri.tokens.shard import ShardEntry
+from pluri.tokens.shards import JoinedShards, Shards
 from pluri.tokens.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
-
-_AGAIN = "remove the store and prepare it again"
 
 
 class Ledger(Config):
@@ -51,25 +52,6 @@ class Ledger(Config):
     rare_letters: int = 0
 
 
-class Input(Config):
-    """A file that went into a store. sha256: of its content; for a URL, of what its file system says of its version."""
-
-    file: str
-    bytes: int
-    sha256: str
-
-
-class Plan(Config):
-    """What a store is made of, and how: the same plan gives the same store, byte for byte."""
-
-    tokenizer_hash: str
-    inputs: list[Input]
-    text_column: str
-    language: str
-    drop_duplicates: bool
-    documents_per_shard: int
-
-
 class Manifest(Config):
     format_version: int
     tokenizer_hash: str
@@ -84,51 +66,52 @@ class Manifest(Config):
 
 
 class TokenStore:
-    """Documents as ids. Opening reads only the manifest and the sizes of the shards.
+    """Documents as ids. Opening reads the manifest and the index; a shard is opened and checked when first read.
 
-    path: the folder. manifest: what is in it. tokenizer: the one that made it.
+    path: the folder; of a store behind a URL, where the cache keeps its files. where: as it was named. remote: whether
+    it is behind a URL. manifest: what is in it. tokenizer: the one that made it.
     num_documents, num_tokens: kept, empty and dropped documents not counted.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    def __init__(self, folder: StoreFolder, manifest: Manifest) -> None:
+        self._folder, self.path, self.where, self.remote = folder, folder.path, folder.where, folder.remote
+        self.manifest = manifest
         self.num_documents, self.num_tokens = manifest.documents, manifest.tokens
-        dtype = np.dtype(manifest.dtype)
-        self._shards = [Shard(path / entry.name, entry, dtype) for entry in manifest.shards]
+        self._shards: Shards | JoinedShards = Shards(folder, manifest.shards, np.dtype(manifest.dtype))
         self._shard_starts = offsets_of(np.array([entry.tokens for entry in manifest.shards], np.int64))
-        documents = _array(path / "documents.npy", (manifest.documents, 2))
+        documents = self._array("documents.npy", (manifest.documents, 2))
         self._document_starts = documents[:, 0]
         self.document_lengths: NDArray[np.int64] = documents[:, 1]
-        self.unigram_counts: NDArray[np.int64] = _array(path / "unigram_counts.npy", (manifest.vocab_size,))
+        self.unigram_counts: NDArray[np.int64] = self._array("unigram_counts.npy", (manifest.vocab_size,))
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """StoreError if there is no store, it is unfinished, or it is damaged (see also `verify`)."""
-        path = Path(path)
+    def open(cls, place: str | Path) -> Self:
+        """place: a folder, or a URL that fsspec knows, such as s3://bucket/store.
+
+        StoreError if there is no store, it is unfinished or damaged (see also `verify`), or it cannot be reached.
+        """
+        folder = open_folder(place)
+        where = folder.where
         try:
-            values = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            if (path / "unfinished").exists():
-                raise StoreError("the store is unfinished", where=str(path), do="run the same prepare again") from None
-            raise StoreError("no token store here", where=str(path), do="make one with `pluri prepare`") from None
-        except (OSError, ValueError) as error:
-            raise StoreError(f"manifest.json cannot be read: {error}", where=str(path), do=_AGAIN) from None
+            values = json.loads(folder.manifest())
+        except ValueError as error:
+            raise StoreError(f"manifest.json cannot be read: {error}", where=where, do=AGAIN) from None
         version = values.get("format_version") if isinstance(values, dict) else None
         if version != FORMAT_VERSION:
-            raise StoreError(f"format version {version}, not {FORMAT_VERSION}", where=str(path), do=_AGAIN)
+            raise StoreError(f"format version {version}, not {FORMAT_VERSION}", where=where, do=AGAIN)
         try:
-            return cls(path, Manifest.parse(values, where=str(path / "manifest.json")))
+            return cls(folder, Manifest.parse(values, where=f"{where}/manifest.json"))
         except StoreError:
             raise
         except PluriError as error:
-            raise StoreError(error.what, where=error.where, do=_AGAIN) from None
+            raise StoreError(error.what, where=error.where, do=AGAIN) from None
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.load(self.path / "tokenizer")
-        if tokenizer.hash != self.manifest.tokenizer_hash:
-            raise StoreError("the tokenizer was altered", where=str(self.path / "tokenizer"), do=_AGAIN)
-        return tokenizer
+        for name, sha256 in self.manifest.sha256.items():
+            if name.startswith("tokenizer/"):
+                self._folder.open(name, sha256, Path.stat)
+        return Tokenizer.load(self.path / "tokenizer")
 
     @cached_property
     def hash(self) -> str:
@@ -169,13 +152,23 @@ class TokenStore:
             ids[slices(offsets[:-1][mine], counts[mine])] = absolute - np.repeat(begins[mine], counts[mine])
         return Ragged(ids, offsets)
 
+    @cached_property
+    def document_borders(self) -> NDArray[np.int64]:
+        """Where the documents of each shard begin: int64 [shards + 1]."""
+        return np.searchsorted(self._document_starts, self._shard_starts)
+
+    def fetch_ahead(self, documents: NDArray[np.int64]) -> None:
+        """Has the shards of documents that will soon be read, in this order, fetched in the background."""
+        if self.remote:
+            _, shards = self._located(documents, np.zeros_like(documents))
+            numbers, first = np.unique(shards, return_index=True)
+            self._shards.fetch_ahead(numbers[np.argsort(first)].tolist())
+
     def verify(self) -> None:
         """Compares every file with its sha256 in the manifest. StoreError names the first that differs."""
         expected = {entry.name: entry.sha256 for entry in self.manifest.shards} | self.manifest.sha256
         for name, sha256 in expected.items():
-            path = self.path / name
-            if not path.exists() or file_sha256(path) != sha256:
-                raise StoreError("the file is missing or was altered", where=str(path), do=_AGAIN)
+            self._folder.open(name, sha256, Path.stat)
 
     def _located(
         self, documents: NDArray[np.int64], starts: NDArray[np.int64]
@@ -185,12 +178,12 @@ class TokenStore:
         shards = np.searchsorted(self._shard_starts, absolute, side="right") - 1
         return absolute + starts - self._shard_starts[shards], shards
 
-
-def _array(path: Path, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise StoreError("the file is missing or damaged", where=str(path), do=_AGAIN) from None
-    if array.shape != shape or array.dtype != np.int64:
-        raise StoreError(f"{array.dtype} {array.shape} instead of int64 {shape}", where=str(path), do=_AGAIN)
-    return np.asarray(array)
+    def _array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        try:
+            array = self._folder.open(name, self.manifest.sha256.get(name, ""), partial(np.load, mmap_mode="r"))
+        except (OSError, ValueError, EOFError):
+            raise StoreError("the file is damaged", where=f"{self.where}/{name}", do=AGAIN) from None
+        if array.shape != shape or array.dtype != np.int64:
+            what = f"{array.dtype} {array.shape} instead of int64 {shape}"
+            raise StoreError(what, where=f"{self.where}/{name}", do=AGAIN)
+        return np.asarray(array)

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -18,18 +19,17 @@ from pluri.tokens.encoding import encode_documents
 from pluri.tokens.shard import ShardEntry, ShardWriter, ids_dtype
 from pluri.tokens.tokenizer import Tokenizer
 
-Part = tuple[int, list[str]]
-"""The number of a shard and the texts of its documents."""
+Part = tuple[str, list[str]]
+"""The name of a shard and the texts of its documents."""
 
 
 def write_shard(part: Part, tokenizer: Tokenizer, output: Path, language: str) -> ShardEntry:
-    """Encodes a part into output/NUMBER.shard and leaves output/unfinished/NUMBER.json as the sign that it is whole."""
-    number, texts = part
-    name = f"{number:05d}"
+    """Encodes a part into output/NAME.shard and leaves output/unfinished/NAME.json as the sign that it is whole."""
+    name, texts = part
     unfinished = output / "unfinished"
     try:
         with ShardWriter(
-            output / f"{name}.shard", unfinished / f"{name}.tmp", ids_dtype(tokenizer.vocab_size)
+            output / f"{name}.shard", _aside(unfinished / f"{name}.shard"), ids_dtype(tokenizer.vocab_size)
         ) as writer:
             for group, documents in encode_documents(tokenizer, texts, language):
                 writer.add(group, documents)
@@ -42,12 +42,17 @@ def write_shard(part: Part, tokenizer: Tokenizer, output: Path, language: str) -
 
 def write_text(path: Path, text: str) -> None:
     """Through a temporary name and fsync, so that a crash leaves no half file."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _aside(path)
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def _aside(path: Path) -> Path:
+    """A name beside it that no other process takes, on whatever machine: a part given twice may be running twice."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def write_error(error: OSError, path: Path) -> StoreError:
