@@ -56,7 +56,8 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # "cuda" means this one from here on
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    me, size, store = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), group_store("group", minutes=10)
+    dist.init_process_group(backend, store=store, rank=me, world_size=size, timeout=_TIMEOUT)
     meet()  # all are connected: who goes away from now on is missed at once
     try:
         yield
@@ -76,10 +77,13 @@ def meet() -> None:
     dist.all_reduce(torch.zeros(1))  # a barrier would be one of NCCL, where there is a GPU
 
 
-def group_store(prefix: str) -> Store:
-    """A connection of its own to the store through which the group found together, for one thread's keys."""
-    store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=10))))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+def group_store(prefix: str, minutes: float = 1 / 6) -> Store:
+    """A connection of its own to the store through which the group finds together, for one thread's keys."""
+    store, _, _ = next(iter(rendezvous("env://", timeout=timedelta(minutes=minutes))))
+    # On one host torchrun may keep the store, with the addresses of processes that died. On several (c10d) each start
+    # has a new one, and the hosts need not agree on how often they have started.
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
     return PrefixStore(f"pluri/{attempt}/{prefix}", store)
 
 
