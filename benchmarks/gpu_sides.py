@@ -26,8 +26,8 @@ from pluri.models.placing import compile_blocks
 from pluri.runtime import pick_device, pick_dtype
 from pluri.tokens.ragged import offsets_of
 from pluri.training.feed import Figures, fed
+from pluri.training.measures import counts, step_flops
 from pluri.training.optimizer import MasterOptimizer
-from pluri.training.trainer import counts, step_flops
 from pretraining import update
 
 DEVICE = pick_device()

@@ -16,8 +16,8 @@ from pluri.runtime import fast_bf16, product_rate
 from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore
 from pluri.tokens.training import train_tokenizer
+from pluri.training.measures import counts, step_flops
 from pluri.training.optimizer import MasterOptimizer
-from pluri.training.trainer import counts, step_flops
 
 Side = Callable[[int], float]
 """One step a call, from examples to updated weights: its tokens a second, padding not counted."""

@@ -13,7 +13,7 @@ from pluri.losses import answer_loss, blocked_cross_entropy, span_logits
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.tokens.ragged import offsets_of
-from pluri.training.trainer import counts
+from pluri.training.measures import counts
 
 
 @pytest.mark.parametrize("biased", [True, False])

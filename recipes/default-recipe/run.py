@@ -25,7 +25,7 @@ from pluri.objectives.store_examples import StoreExamples
 from pluri.run.pretrain import PretrainConfig, pretrain, split_documents
 from pluri.tokens.store import TokenStore
 from pluri.training.journal import read_journal
-from pluri.training.trainer import mean_loss
+from pluri.training.measures import mean_loss
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -15,8 +15,8 @@ from pluri.runtime import permuted
 from pluri.tokens.prepare import prepare
 from pluri.tokens.store import TokenStore
 from pluri.tokens.training import train_tokenizer
+from pluri.training.measures import mean_loss
 from pluri.training.spectral import can_start, spectral_start
-from pluri.training.trainer import mean_loss
 
 
 @pytest.fixture(scope="module")

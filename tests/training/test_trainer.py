@@ -22,7 +22,8 @@ from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.runtime import sequence_keys, uniform
 from pluri.tokens.ragged import offsets_of
-from pluri.training.trainer import TrainingConfig, counts, mean_loss, train
+from pluri.training.measures import counts, mean_loss
+from pluri.training.trainer import TrainingConfig, train
 
 VOCAB, LENGTH = 40, 24
 

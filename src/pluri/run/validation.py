@@ -7,7 +7,8 @@ from pluri.batches.loader import Batches
 from pluri.losses import pretraining_loss
 from pluri.models.heads import Model
 from pluri.objectives.causal import NextTokens
-from pluri.training.trainer import Validate, mean_loss
+from pluri.training.measures import mean_loss
+from pluri.training.trainer import Validate
 
 _MOST_TOKENS = 1_000_000
 
