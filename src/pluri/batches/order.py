@@ -7,6 +7,8 @@ shuffled as a whole. A store of at most 256 shards is one block.
 Legend: S shards or other stretches, K blocks, n places.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,7 @@ _ORDER = 2**63
 """The index under which an epoch's order is drawn: no sequence has it."""
 
 
-class Order:
+class Order(ABC):
     """Which example stands where in an endless stream, in which each epoch holds every example once.
 
     size: examples. blocks: parts of an epoch, each shuffled by itself.
@@ -42,13 +44,13 @@ class Order:
             index[now] = self._epoch(each)(place[now])
         return index, epoch
 
+    @abstractmethod
     def stretches(self, key: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """An epoch before it is shuffled, as stretches of examples that stand together.
 
         The first example of each (S,), their lengths (S,), and the stretch that each block begins with (K + 1,).
         Of a single block they must be in their own order.
         """
-        raise NotImplementedError
 
     def _epoch(self, number: int) -> "_Epoch":
         last = self._last  # mostly the one of the batch before

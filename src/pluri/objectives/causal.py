@@ -7,14 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.batches.example import Examples
-from pluri.batches.order import ByShard, Order
 from pluri.errors import UsageError
-from pluri.objectives.pieces import Cut
+from pluri.objectives.pieces import Cut, InShards
 from pluri.tokens.ragged import offsets_of
 from pluri.tokens.store import TokenStore
 
 
-class NextTokens:
+class NextTokens(InShards):
     """A document between the token that begins a sequence and the one that ends it, as far as the tokenizer has them
     (in GPT-2 both are <|endoftext|>); a longer one in pieces. Each position's label is the token that follows there.
 
@@ -56,16 +55,6 @@ class NextTokens:
         read, predicted = np.ones(len(ids), bool), np.ones(len(ids), bool)
         read[offsets[1:] - 1] = predicted[offsets[:-1]] = False
         return Examples(ids[read], offsets_of(pieces.lengths), labels=ids[predicted])
-
-    @property
-    def remote(self) -> bool:
-        return self._store.remote
-
-    def order(self, seed: int) -> Order:
-        return ByShard(self._pieces.borders(self._store.document_borders), seed)
-
-    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
-        self._store.fetch_ahead(self._pieces.take(index).documents)
 
     def tokens_per_byte(self, count: int) -> float:
         """Predictions for each byte (UTF-8) of the text that the first `count` sequences predict, as it is decoded.

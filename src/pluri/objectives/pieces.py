@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pluri.batches.order import ByShard, Order
 from pluri.tokens.ragged import offsets_of
 from pluri.tokens.store import TokenStore
 
@@ -62,6 +63,23 @@ class Cut:
 
     def borders(self, documents: NDArray[np.int64]) -> NDArray[np.int64]:
         return self._first[np.searchsorted(self._documents, documents)]
+
+
+class InShards:
+    """What a source whose examples are pieces of a store says of the shards these lie in: `batches.loader.Stored`."""
+
+    _store: TokenStore
+    _pieces: Pieces | Cut
+
+    @property
+    def remote(self) -> bool:
+        return self._store.remote
+
+    def order(self, seed: int) -> Order:
+        return ByShard(self._pieces.borders(self._store.document_borders), seed)
+
+    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
+        self._store.fetch_ahead(self._pieces.take(index).documents)
 
 
 def cut_at_sentences(store: TokenStore, documents: NDArray[np.int64], room: int) -> Pieces:

@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pluri.batches.example import Examples
-from pluri.batches.order import ByShard, Order
 from pluri.errors import UsageError
 from pluri.objectives.config import ObjectiveConfig
 from pluri.objectives.denoise import Denoising
 from pluri.objectives.masked import MaskedTokens
 from pluri.objectives.pairs import Tails, nsp, sop
-from pluri.objectives.pieces import Cut, Pieces, cut_at_sentences
+from pluri.objectives.pieces import Cut, InShards, Pieces, cut_at_sentences
 from pluri.runtime import Keys, mix, sequence_keys
 from pluri.tokens.ragged import Ragged, offsets_of, slices
 from pluri.tokens.store import TokenStore
@@ -25,7 +24,7 @@ _SOME = 1000
 """Sequences that a mean length is measured on."""
 
 
-class StoreExamples:
+class StoreExamples(InShards):
     """[CLS] x [SEP], or [CLS] a [SEP] b [SEP] for pairs, with every document of the store cut into such sequences.
 
     For denoising, x is a source and a target, as `Denoising` says.
@@ -84,16 +83,6 @@ class StoreExamples:
         examples = assemble(tokens, 1 if self._pair is None else 2, cls_id=self._cls_id, sep_id=self._sep_id)
         examples = replace(examples, sequence_labels=sequence_labels)
         return self._masked(examples, mix(keys, _MASKING)) if self._masked else examples
-
-    @property
-    def remote(self) -> bool:
-        return self._store.remote
-
-    def order(self, seed: int) -> Order:
-        return ByShard(self._pieces.borders(self._store.document_borders), seed)
-
-    def fetch_ahead(self, index: NDArray[np.int64], epoch: NDArray[np.int64]) -> None:
-        self._store.fetch_ahead(self._pieces.take(index).documents)
 
     def _denoised(self, denoising: Denoising, parts: Pieces, keys: Keys) -> Examples:
         sentences = Ragged(np.empty(0, np.int32), np.zeros(len(parts) + 1, np.int64))
