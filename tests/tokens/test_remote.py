@@ -148,7 +148,8 @@ def test_batches_of_mixed_remote_stores_are_a_function_of_the_step(local, url):
     stream.close()
 
 
-def test_pretraining_on_a_url_loses_nothing_when_a_shard_is_missing(local, url, cache, tmp_path):
+@pytest.mark.parametrize("began", [0, 2])
+def test_pretraining_on_a_url_loses_nothing_when_a_shard_is_missing(local, url, cache, tmp_path, began):
     def run(store, name, **options):
         model = {"preset": "modern", "size": "tiny", "hidden_size": 32, "num_layers": 1, "max_length": 32}
         values = {
@@ -161,13 +162,16 @@ def test_pretraining_on_a_url_loses_nothing_when_a_shard_is_missing(local, url, 
         return [event["loss"] for event in read_journal(tmp_path / name / "journal.jsonl") if event["event"] == "step"]
 
     expected = run(local.path, "local")
-    run(url, "remote", stop_after=2)
+    if began:
+        run(url, "remote", stop_after=began)
+        shutil.rmtree(cache)
     fs, gone = fsspec.filesystem("memory"), "/bucket/store/00000-00005.shard"
     content = fs.cat_file(gone)
     fs.rm(gone)
-    shutil.rmtree(cache)
-    with pytest.raises(StoreError, match=r"00000-00005\.shard: the file is missing"):
-        run(url, "remote", resume=True)
+    with pytest.raises(StoreError, match=r"00000-00005\.shard: the file is missing.*the steps before are saved"):
+        run(url, "remote", resume=bool(began))
+    steps = read_journal(tmp_path / "remote" / "journal.jsonl")[-1]["step"]
+    assert (tmp_path / "remote" / "checkpoints" / f"step-{steps:09d}").exists()
     fs.pipe_file(gone, content)
     assert run(url, "remote", resume=True) == expected
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pluri.batches.loader import Batches
 from pluri.checkpoints.saver import Saver
-from pluri.errors import TrainingError, UsageError
+from pluri.errors import PluriError, StoreError, TrainingError, UsageError
 from pluri.losses import Loss
 from pluri.models.heads import Model
 from pluri.models.placing import as_written, compile_blocks, decompile
@@ -178,18 +178,20 @@ class _Run:
         limit = min(self.config.steps or 1 << 62, stop_after or 1 << 62)
         try:
             # Without checkpoints there is nothing to save: a signal then ends the work as it would without us.
-            with heard() if self.output else contextlib.nullcontext(list[str]()) as signals:
+            listening = heard() if self.output else contextlib.nullcontext(list[str]())
+            with listening as signals, self.watch:
                 feed = fed(stream, self.model, self.dtype, self.config.accumulation)
                 self._loop(feed, limit, signals, journal, Meter(progress if rank() == 0 else None))
                 finished = not self.stopped_by and (stop_after is None or done.step < stop_after)
                 if finished and not (done.validations and done.validations[-1]["step"] == done.step):
                     self._validated(journal)
                 if self.saver:
+                    self.watch.moved()
                     self._save(self.saver)
                     self.saver.wait()
                 if journal and finished:
                     journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
-        except TrainingError as error:
+        except PluriError as error:
             if journal:
                 journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=error.what)
             raise
@@ -219,9 +221,17 @@ class _Run:
                     journal.write("step", **event)
                 meter.update(event, self._spent())
 
-        with meter, self.watch:
+        with meter:
             while done.step < limit and self._spent() < 1 and not self._stopped(signals):
-                tell(self._step(feed, signals))
+                try:
+                    tell(self._step(feed, signals))
+                except StoreError as error:
+                    tell(self._rest())
+                    if not (self.saver and done.step) or world_size() > 1:  # to save takes all, who may be well
+                        raise
+                    self._save(self.saver)
+                    do = f"{error.do}; the steps before are saved: then go on with --resume"
+                    raise StoreError(error.what, where=error.where, do=do) from None
                 if done.step % _RELEASE_STEPS == 0:
                     release_freed_memory()
                 validates = config.eval_steps and done.step % config.eval_steps == 0
