@@ -1,16 +1,18 @@
-"""The homework HW07, step by step: makes its files, pretrains a small Chinese model, and prints the ladder.
+"""The homework HW07, step by step: makes its files, pretrains a small Chinese model, and prints what each step brings.
 
     python recipes/hw07/run.py DATA [--only simple decay ...]
 
 DATA: a folder with the data sets as their publishers give them; README.md lists the files and their sha256.
 Everything goes to ./hw07. The homework's development questions are what is learnt from, a tenth of its paragraphs are
 held out, and the test is a thousand of DRCD's questions. Unlabelled text is turned into the traditional characters of
-these questions, which needs the package opencc. What has results is not done again. Once the files are made,
-`pluri finetune recipes/hw07.toml` is the ladder's last step.
+these questions, which needs the package opencc. The model fills blanks first, then answers questions that cloze.py
+makes of the same text. What has results is not done again. Once the files are made, `pluri finetune recipes/hw07.toml`
+is the ladder's last step.
 """
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cloze import cloze_questions
 from opencc import OpenCC
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +32,7 @@ import pluri
 from pluri.runtime import permuted
 from pluri.sequences.readers import read_records
 from pluri.tasks.answer_metrics import AnswerOutcome, answer_outcome
+from pluri.tasks.compare import PRETRAINED
 from pluri.tasks.intervals import Interval, bootstrap, mean_intervals
 from pluri.tasks.questions import read_questions
 
@@ -37,12 +41,16 @@ SETTINGS = HERE.parent / "hw07.toml"
 TEXTS = ("text/zh_lctt_tech/zh_lctt.txt.zst", "text/zh_modern_of_classics/zh_modern.txt.zst")
 LEARNT, TESTED = "qa/hw07/hw7_dev.json.gz", "qa/drcd/DRCD_test.json.gz"
 HELD_OUT, QUESTIONS = 0.1, 1000
-# What is trained: of recipes/hw07.toml, what is not there yet.
-_AROUND, _ALONE = ["doc_stride=0", "training_windows=answer", "valid_spans=false"], ["baselines=false", "qanet=0"]
+CLOZE_QUESTIONS, CLOZE_HELD_OUT = 20_300, 300
+_ALONE = ["baselines=false", "qanet=0"]
+# 2.75 windows around answers to one of all: as many steps, so that no training is longer than another.
+_AROUND = ["doc_stride=0", "training_windows=answer", "valid_spans=false", "epochs=2.75", *_ALONE]
+# What is trained: recipes/hw07.toml, and what of it is not there yet.
 TRAININGS: dict[str, list[str]] = {
-    "constant": ["schedule=constant", *_AROUND, *_ALONE],
-    "linear": [*_AROUND, *_ALONE],
-    "windows": [],
+    "constant": ["schedule=constant", *_AROUND],
+    "linear": _AROUND,
+    "windows": ["qanet=0"],
+    "blanks": ["model=hw07/pretraining/model", "baselines=false"],
 }
 # What a step is: its name, what was trained for it, how that answers. Overlap and valid spans change answers alone.
 STEPS: dict[str, tuple[str, str, list[str]]] = {
@@ -87,6 +95,15 @@ def make_files(data: Path) -> None:
     for part in parts:
         part["qas"] = [qa for qa in part["qas"] if next(place) in drawn]
     _write(WORK / "test.json", tested)
+
+
+def make_answerer() -> None:
+    """hw07/cloze: the model learns to answer, too, from questions made of its own text."""
+    made = cloze_questions((WORK / "text.txt").read_text(encoding="utf-8"), CLOZE_QUESTIONS)
+    parts = {"cloze_validation": made["questions"][:CLOZE_HELD_OUT], "cloze": made["questions"][CLOZE_HELD_OUT:]}
+    for name, questions in parts.items():
+        _write(WORK / f"{name}.json", {"questions": questions, "paragraphs": made["paragraphs"]})
+    pluri.finetune(pluri.FinetuneConfig.load(HERE / "cloze.toml", []))
 
 
 def _write(path: Path, content: Any) -> None:
@@ -148,17 +165,20 @@ def show_ladder(steps: Sequence[str], seeds: int) -> None:
 
 def show_beside(seeds: int) -> None:
     """The last step's methods. The interval reaches over those of all seeds: cautious, since questions are the same."""
-    rows: list[dict[str, Any]] = []
-    for seed in range(seeds):
-        rows += json.loads((folder("windows", seed) / "results.json").read_text(encoding="utf-8"))["rows"]
+    named = {"windows": "pretrained: blanks, then cloze questions", "blanks": "pretrained: blanks alone"}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for training, seed in itertools.product(("windows", "blanks"), range(seeds)):
+        for row in json.loads((folder(training, seed) / "results.json").read_text(encoding="utf-8"))["rows"]:
+            method = named[training] if row["method"] == PRETRAINED else row["method"]
+            rows.setdefault(method, []).append(row)
     table = Table("method", "exact match", "F1", "seeds")
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for method, of in rows.items():
         cells = []
         for metric in ("exact_match", "f1"):
-            some = [row for row in rows if (row["metric"], row["method"]) == (metric, method)]
+            some = [row for row in of if row["metric"] == metric]
             low, high = min(row["low"] for row in some), max(row["high"] for row in some)
             cells.append(_shown(Interval(sum(row["value"] for row in some) / len(some), low, high)))
-        table.add_row(method, *cells, str(seeds))
+        table.add_row(method, *cells, str(len(some)))
     Console(width=140).print(table)
 
 
@@ -197,6 +217,8 @@ def main() -> None:
     make_files(options.data)
     if not (WORK / "pretraining" / "model").exists():
         make_model(options.data)
+    if not (WORK / "cloze" / "results.json").exists():
+        make_answerer()
     if options.only:
         show_ladder(options.only, options.seeds)
     if options.only == list(STEPS):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pluri.batches.packing import pack
+from pluri.checkpoints.huggingface import load_model, save_model
 from pluri.errors import UsageError
 from pluri.models.heads import Model
 from pluri.tasks.fit import Split, Tuning, class_weights, fit, with_new_head
@@ -160,6 +161,19 @@ def test_a_new_head_keeps_the_pooling_layer(small, made):
     name = "heads.classify.pooler.dense.weight"
     assert torch.equal(before.state_dict()[name], after.state_dict()[name])
     assert after.state_dict()["heads.classify.out.weight"].shape[0] == 2
+
+
+def test_a_model_that_answers_goes_on_answering(small, tmp_path, tokenizer):
+    """As published models that read SQuAD are fine-tuned on one's own questions."""
+    task = define_task("answer", [])
+    answering = with_new_head(small, task, 0)
+    save_model(tmp_path, answering, tokenizer)
+    loaded, _ = load_model(tmp_path, heads=task.heads(0))
+    copies = {seed: with_new_head(loaded, task, seed).state_dict() for seed in (1, 2)}
+    name = "heads.answer.out.weight"
+    assert torch.equal(copies[1][name], answering.state_dict()[name])
+    assert torch.equal(copies[2][name], answering.state_dict()[name])
+    assert not torch.equal(with_new_head(loaded, task, 1, fresh=True).state_dict()[name], copies[1][name])
 
 
 def test_predictions_do_not_depend_on_packing(made, small, tokenizer):

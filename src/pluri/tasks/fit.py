@@ -160,14 +160,17 @@ class Split:
 def with_new_head(model: Model, task: Task, seed: int, *, fresh: Fresh = False, dropout: float | None = None) -> Model:
     """A copy of a model that ends in a new output layer for `task`; nothing of it is shared.
 
-    model: any Model; what else it knows (a pooling layer under the same head) is kept, other heads are left out.
+    model: any Model; what else it knows (a pooling layer under the same head) is kept, other heads are left out. One
+        that answers questions already keeps the two vectors of start and end as well, which mean the same in any data.
     fresh: initial values throughout, the model from a random start; or of the token embeddings alone.
     dropout: None leaves it as it is.
     """
     changed = {} if dropout is None else {"dropout": dropout, "classifier_dropout": dropout}
     copy = Model(model.config.model_copy(update=changed), task.heads(model.config.vocab_size), seed=seed)
     if fresh is not True:
-        new = (f"heads.{task.head}.out.", *(["body.embeddings.tokens."] if fresh else []))
+        answers = task.kind == "answer" and task.head not in model.new_heads
+        new = () if answers else (f"heads.{task.head}.out.",)
+        new += ("body.embeddings.tokens.",) if fresh else ()
         ours = copy.state_dict().keys()
         known = {n: t for n, t in model.state_dict().items() if n in ours and not n.startswith(new)}
         copy.load_state_dict(known, strict=False)
