@@ -15,7 +15,7 @@ SENTENCE = re.compile(r"[^。！？!?\n]+[。！？!?\n]?")
 # Words that say little end a stretch.
 FUNCTION = "的了是在和與及或於為之以而也等這那有不就都被將把從到對向上下中所其可能會要個並又但則因由讓使"
 CHUNK = re.compile(rf"[A-Za-z0-9][A-Za-z0-9.,%-]*|(?:(?![{FUNCTION}])[\u4e00-\u9fff])+")
-PASSAGE, FEWEST_SENTENCES = 450, 4  # characters; sentences of a paragraph
+PASSAGE, FEWEST_SENTENCES = 180, 3  # characters, so that one window holds it; sentences of a paragraph
 SENTENCES, ANSWER = range(12, 80), range(2, 11)  # characters of the sentence; of an answer
 KEPT = (0.4, 1.0)  # the share of the other words that stay, drawn for each question
 TURNED = 0.5  # how often what comes before the answer and what comes after it change places
@@ -50,7 +50,7 @@ def passages(document: str) -> Iterator[list[str]]:
         if len(sentence) <= PASSAGE:
             passage.append(sentence)
             length += len(sentence)
-    if length > PASSAGE / 4:
+    if length > PASSAGE / 2:
         yield passage
 
 
