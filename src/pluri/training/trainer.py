@@ -188,7 +188,8 @@ class _Run:
                 if self.saver:
                     self.watch.moved()
                     self._save(self.saver)
-                    self.saver.wait()
+                    with self.watch.alone():  # a disk may be slow
+                        self.saver.wait()
                 if journal and finished:
                     journal.write("end", step=done.step, tokens=done.tokens, seconds=done.seconds, reason=done.reason)
         except PluriError as error:
