@@ -1,23 +1,28 @@
 """Two languages whose words have the same vectors by construction, aligned from end to end; and what cannot be."""
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pluri.__main__ import main
 from pluri.checkpoints.huggingface import save_model
-from pluri.errors import DataError
+from pluri.errors import DataError, UsageError
 from pluri.inference.language_vectors import languages_of, masked, predictions, shifted
 from pluri.models.config import preset
 from pluri.models.heads import Model
 from pluri.run.align import MODEL, RANDOM_START, STATIC, align
+from pluri.tasks.static import StaticVectors
 from pluri.tokens.tokenizer import Tokenizer
 from pluri.tokens.training import train_tokenizer
 
 WORDS = 60
+KEY = (STATIC, "p@1")
 
 
 def named(language: str, number: int) -> str:
@@ -83,6 +88,28 @@ def test_equal_vectors_are_found_and_random_ones_are_not(made: Path, tmp_path: P
         for layer in (None, 0, 1, 2):
             shares = [row["value"] for row in shift.shares if row["layer"] == layer]
             assert sum(shares) == pytest.approx(1)
+
+
+def test_static_sentences_are_mapped_as_their_words_are(made: Path, monkeypatch: pytest.MonkeyPatch):
+    chance = np.random.default_rng(0)
+    rotation = np.linalg.qr(chance.normal(size=(8, 8)))[0]
+    drawn: dict[str, NDArray[np.float64]] = {}
+
+    def vectors(texts: Iterable[list[str]]) -> StaticVectors:
+        """Of the first language random ones, of the second the same ones turned: `named` numbers both alike."""
+        words = sorted({word for text in texts for word in text})
+        turned = bool(drawn)
+        rows = [drawn.setdefault(word, chance.normal(size=8)) for word in words]
+        table = np.stack(rows) @ (rotation if turned else np.eye(8))
+        found = np.concatenate([np.zeros((1, 8)), table]).astype(np.float32)
+        return StaticVectors({word: i + 1 for i, word in enumerate(words)}, found)
+
+    monkeypatch.setattr("pluri.run.align.static_vectors", vectors)
+    both = files(made, "en.txt", "xx.txt")
+    rows = align(made / "model", str(made / "dictionary.txt"), both, parallel=both).rows
+    found = {(row["task"], row["direction"]): row["value"] for row in rows if (row["method"], row["metric"]) == KEY}
+    assert len(found) == 4
+    assert min(found.values()) > 0.99
 
 
 def test_the_verb_writes_a_report(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -163,3 +190,10 @@ def test_masks_are_always_the_same_and_each_text_has_one(made: Path):
 def test_a_token_is_of_the_language_that_has_it_ten_times_as_often():
     kinds = languages_of(np.array([100, 0, 50, 4, 0]), np.array([0, 200, 60, 100, 0]))
     assert kinds.tolist() == [0, 1, 2, 1, 2]
+
+
+def test_a_missing_package_is_said_before_the_work(made: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gensim.models", None)  # as if it were not there
+    both = files(made, "en.txt", "xx.txt")
+    with pytest.raises(UsageError, match=r"gensim.*pip install 'pluri\[understand\]'"):
+        align(made / "no model", str(made / "dictionary.txt"), both)

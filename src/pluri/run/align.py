@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pluri.checkpoints.huggingface import load_model
 from pluri.errors import DataError
-from pluri.inference.alignment import WordMeans, mean_sentences, mean_vectors
+from pluri.inference.alignment import WordMeans, directions, mean_sentences, mean_vectors
 from pluri.models.heads import Model
 from pluri.run.bilingual import (
     FEWEST,
@@ -28,6 +28,7 @@ from pluri.run.bilingual import (
 from pluri.run.command import command_line
 from pluri.run.shift import Shift, measure_shift
 from pluri.tasks.alignment import Case, Judge, halves, static_vectors
+from pluri.tasks.word2vec import check_installed
 from pluri.tokens.dictionary import Dictionary, Entries, read_dictionary, written
 from pluri.tokens.tokenizer import Tokenizer
 
@@ -75,11 +76,13 @@ def align(
     candidates.
     parallel: two files, line by line translations of each other, for sentence retrieval.
     Baselines: the same architecture with random weights, and CBOW of the same text, mapped by an orthogonal map from
-    half of the dictionary; all methods are judged on the other half's words.
+    half of the dictionary; all methods are judged on the other half's words. A sentence's static vector is the mean of
+    its words'.
     progress: say on stderr what is going on.
     DataError: the dictionary's columns are in the other order; too few of its words occur; the parallel files differ in
-    length. UsageError, CheckpointError: as the parts say.
+    length. UsageError: gensim is not installed; the others and CheckpointError as the parts say.
     """
+    check_installed()
     say = Console(stderr=True, quiet=not progress, highlight=False, markup=False).print
     pairs = read_dictionary(dictionary)
     lines_of = None if parallel is None else read_parallel(*parallel)
@@ -138,9 +141,15 @@ class _Work:
                     self.sentences.judge(method, layer, *(each[layer] for each in found))
 
     def judge_static(self, texts: Sequence[Segmented]) -> None:
-        each = zip(texts, self.known, strict=True)
-        both = (static_vectors(text, map(Language.spelled, at.tolist())) for text, at in each)
-        self.words.judge(STATIC, None, *both, mapped=True)
+        learnt = [static_vectors(text) for text in texts]
+        named = [list(map(Language.spelled, at.tolist())) for at in self.known]
+        source, target = (each.vectors[each.of(names)] for each, names in zip(learnt, named, strict=True))
+        self.words.judge(STATIC, None, source, target, mapped=True)
+        if self.sentences is not None and self.parallel is not None:
+            onto = self.words.map(directions(source, "raw"), directions(target, "raw")).numpy()
+            each = zip(learnt, self.corpora, self.parallel.texts, strict=True)
+            source, target = (np.concatenate([of.mean(c.names(text)) for text in lines]) for of, c, lines in each)
+            self.sentences.judge(STATIC, None, source @ onto, target)
 
     @cached_property
     def known(self) -> list[NDArray[np.int64]]:

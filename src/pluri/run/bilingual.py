@@ -50,15 +50,26 @@ class Language:
         """Counts, and writes a sentence a line for static vectors, each entry of the dictionary as one word."""
         counts = np.zeros(len(self.entries), np.int64)
         for text in self.texts:
-            words = [word for word, _ in split_words(text)]
-            names = [word.lower() for word in words]
-            for first, last, number in reversed(self.entries.find(words)):
-                names[first:last] = [self.spelled(number)]
-                counts[number] += 1
-            output.write(" ".join(names) + "\n")
+            words, found = self._found(text)
+            counts += np.bincount([number for *_, number in found], minlength=len(counts))
+            output.write(" ".join(self._names(words, found)) + "\n")
             self.sentences, self.words = self.sentences + 1, self.words + len(words)
         output.flush()
         self.counts = counts
+
+    def names(self, text: str) -> list[str]:
+        """The words of a text, as `read` writes them."""
+        return self._names(*self._found(text))
+
+    def _found(self, text: str) -> tuple[list[str], list[tuple[int, int, int]]]:
+        words = [word for word, _ in split_words(text)]
+        return words, self.entries.find(words)
+
+    def _names(self, words: Sequence[str], found: Sequence[tuple[int, int, int]]) -> list[str]:
+        names = [word.lower() for word in words]
+        for first, last, number in reversed(found):
+            names[first:last] = [self.spelled(number)]
+        return names
 
 
 class Segmented:

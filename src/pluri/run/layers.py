@@ -14,7 +14,7 @@ from pluri.run.layer_geometry import CONTEXTS, Sample, geometry
 from pluri.run.layer_probes import probes, read_tagged
 from pluri.run.layer_words import PseudoWords, by_prediction, by_static, by_vectors
 from pluri.tasks.intervals import Interval
-from pluri.tasks.word2vec import train_static
+from pluri.tasks.word2vec import check_installed, train_static
 
 PRETRAINED, RANDOM_START = "pretrained", "random start"
 GEOMETRY = ("self_similarity", "intra_sentence_similarity", "maximum_explainable_variance")
@@ -76,8 +76,9 @@ def layers(
     files: text; 5,000 of its sentences are drawn by chance. language: ISO 639-1, of its sentences.
     tags: a file with a tag a word (see `read_labelled`): adds linear probes. segmented: words are what stands between
         blanks.
-    DataError: too little text for any measure.
+    DataError: too little text for any measure. UsageError: gensim is not installed.
     """
+    check_installed()
     corpus = Corpus.of(files, language=language, segmented=segmented)
     tagged = None if tags is None else read_tagged(tags, seed)
     pretrained, tokenizer = load_model(model)

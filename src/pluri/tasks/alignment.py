@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pluri.inference.alignment import SIMILARITIES, Similarity, directions, procrustes, ranks
 from pluri.runtime import permuted
 from pluri.tasks.intervals import Interval, mean_intervals
+from pluri.tasks.static import StaticVectors
 from pluri.tasks.word2vec import train_static
 
 METRICS = ("mrr", "p@1", "p@5", "p@10")
@@ -62,14 +64,17 @@ class Judge:
         """source: (S, D). target: (T, D). mapped: by the orthogonal map that fits the pairs to learn from best."""
         for similarity in SIMILARITIES:
             a, b = directions(source, similarity), directions(target, similarity)
-            if mapped:
-                assert self.learns is not None
-                a = a @ procrustes(*(x[side] for x, side in zip((a, b), self.pairs[self.learns].T, strict=True)))
+            a = a @ self.map(a, b) if mapped else a
             for side, found in enumerate(ranks(a, b, self.pairs, similarity)):
                 case = method, layer, similarity, side
                 self.ranks[case] = found[self.queries[side]]
                 if self.learns is not None:
                     self.learnt[case] = float(np.mean(1 / found[self._only(side, True)]))
+
+    def map(self, source: Tensor, target: Tensor) -> Tensor:
+        """The orthogonal map (D, D) that fits the pairs to learn from best. source: (S, D). target: (T, D)."""
+        assert self.learns is not None
+        return procrustes(*(x[side] for x, side in zip((source, target), self.pairs[self.learns].T, strict=True)))
 
     def best_layer(self, method: str) -> int | None:
         """The layer whose MRR is best over the trained words, both directions together, by CSLS."""
@@ -109,7 +114,6 @@ def halves(pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.isin(pairs[:, 0], drawn)
 
 
-def static_vectors(texts: Iterable[list[str]], names: Iterable[str]) -> NDArray[np.float32]:
-    """The vectors (W, D) of words that all stand in some texts, learnt from these alone."""
-    learnt = train_static(texts, "cbow", width=_STATIC_WIDTH, epochs=_STATIC_EPOCHS)
-    return learnt.vectors[learnt.of(list(names))]
+def static_vectors(texts: Iterable[list[str]]) -> StaticVectors:
+    """The vectors of the words of some texts, learnt from these alone."""
+    return train_static(texts, "cbow", width=_STATIC_WIDTH, epochs=_STATIC_EPOCHS)

@@ -46,10 +46,12 @@ class StaticVectors:
                 yield np.concatenate([self._tokens(self.of(record.units)) for record in some])
             else:
                 sides = zip(*(record.units for record in some), strict=True)
-                means = [np.concatenate([self._mean(self.of(_words(text))) for text in side]) for side in sides]
+                means = [np.concatenate([self.mean(_words(text)) for text in side]) for side in sides]
                 yield compared(*means) if task.kind == "pair" else means[0]
 
-    def _mean(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def mean(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """(1, D): the mean over the words that have a vector; 0 where none has."""
+        rows = self.of(words)
         known = rows[rows > 0]
         return self.vectors[known if len(known) else [0]].mean(0, keepdims=True)
 
