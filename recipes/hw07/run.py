@@ -41,7 +41,7 @@ SETTINGS = HERE.parent / "hw07.toml"
 TEXTS = ("text/zh_lctt_tech/zh_lctt.txt.zst", "text/zh_modern_of_classics/zh_modern.txt.zst")
 LEARNT, TESTED = "qa/hw07/hw7_dev.json.gz", "qa/drcd/DRCD_test.json.gz"
 HELD_OUT, QUESTIONS = 0.1, 1000
-CLOZE_QUESTIONS, CLOZE_HELD_OUT = 20_300, 300
+CLOZE_QUESTIONS, CLOZE_HELD_OUT = {"short": 20_300, "noisy": 15_300}, 300
 _ALONE = ["baselines=false", "qanet=0"]
 # 2.75 windows around answers to one of all: as many steps, so that no training is longer than another.
 _AROUND = ["doc_stride=0", "training_windows=answer", "valid_spans=false", "epochs=2.75", *_ALONE]
@@ -97,13 +97,15 @@ def make_files(data: Path) -> None:
     _write(WORK / "test.json", tested)
 
 
-def make_answerer() -> None:
-    """hw07/cloze: the model learns to answer, too, from questions made of its own text."""
-    made = cloze_questions((WORK / "text.txt").read_text(encoding="utf-8"), CLOZE_QUESTIONS)
-    parts = {"cloze_validation": made["questions"][:CLOZE_HELD_OUT], "cloze": made["questions"][CLOZE_HELD_OUT:]}
-    for name, questions in parts.items():
-        _write(WORK / f"{name}.json", {"questions": questions, "paragraphs": made["paragraphs"]})
-    pluri.finetune(pluri.FinetuneConfig.load(HERE / "cloze.toml", []))
+def make_answerer(stage: str, model: Path) -> None:
+    """hw07/STAGE: the model learns to answer, too, from questions made of its own text."""
+    text = (WORK / "text.txt").read_text(encoding="utf-8")
+    made = cloze_questions(text, CLOZE_QUESTIONS[stage], noisy=stage == "noisy")
+    parts = {"validation": made["questions"][:CLOZE_HELD_OUT], "train": made["questions"][CLOZE_HELD_OUT:]}
+    for part, questions in parts.items():
+        _write(WORK / f"{stage}_{part}.json", {"questions": questions, "paragraphs": made["paragraphs"]})
+    files = [f"{part}={WORK}/{stage}_{part}.json" for part in parts]
+    pluri.finetune(pluri.FinetuneConfig.load(HERE / "cloze.toml", [*files, f"model={model}", f"output={WORK / stage}"]))
 
 
 def _write(path: Path, content: Any) -> None:
@@ -217,8 +219,9 @@ def main() -> None:
     make_files(options.data)
     if not (WORK / "pretraining" / "model").exists():
         make_model(options.data)
-    if not (WORK / "cloze" / "results.json").exists():
-        make_answerer()
+    for stage, model in (("short", WORK / "pretraining" / "model"), ("noisy", WORK / "short")):
+        if not (WORK / stage / "results.json").exists():
+            make_answerer(stage, model)
     if options.only:
         show_ladder(options.only, options.seeds)
     if options.only == list(STEPS):
