@@ -1,10 +1,11 @@
 """Questions that nobody asked, out of text that nobody labelled.
 
-Some words of a sentence give way to "什麼" (what), and the answer is where these stand in the paragraph that the sentence
-is from: to find it is to see what the question and a place of the paragraph have in common. Filling blanks teaches a
-small model little of that. It learns it from short paragraphs, whose sentences are asked as they stand; then from longer
-ones, where some of the other words are left out or change places: the noisy clozes of Lewis et al. 2019, "Unsupervised
-question answering by cloze translation", section 2.3. From noisy ones alone it does not learn it at all.
+Some words of a sentence give way to "什麼" (what), and the answer is where these stand in the paragraph of that
+sentence: to find it is to see what the question and a place of the paragraph have in common. Filling blanks teaches
+a small model little of that. It learns it from short paragraphs, whose sentences are asked as they stand; then come
+longer ones, where some of the other words are left out or change places: the noisy clozes of Lewis
+et al. 2019, "Unsupervised question answering by cloze translation", section 2.3.
+From noisy ones alone it does not learn it.
 """
 
 import random
