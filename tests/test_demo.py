@@ -19,7 +19,7 @@ def test_the_model_is_that_of_the_machine(tmp_path, counted, context):
     assert config.training.steps == 1
 
 
-@pytest.mark.parametrize(("rate", "methods"), [(1e9, {"counted neighbours, no training"}), (1e12, set())])
+@pytest.mark.parametrize(("rate", "methods"), [(1e9, {"counted neighbours, no training"}), (1e15, set())])
 def test_counts_stand_in_the_table_where_they_are_the_start(tmp_path, monkeypatch, rate, methods):
     """A slow machine counts, a fast one learns for longer; both from the same text to a report."""
     monkeypatch.setattr(demo, "_machine_rate", lambda: rate)
