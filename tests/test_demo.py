@@ -7,6 +7,7 @@ from pluri.tokens.prepare import prepare
 from pluri.tokens.training import train_tokenizer
 
 PARAGRAPHS = [[("他", "r"), ("说", "v"), ("今天", "t"), ("天气", "n"), ("很", "d"), ("好", "a"), ("。", "w")]] * 40
+COUNTS = {"counted neighbours, no training"}
 
 
 @pytest.mark.parametrize(("counted", "context"), [(True, 2), (False, 0)])
@@ -19,9 +20,9 @@ def test_the_model_is_that_of_the_machine(tmp_path, counted, context):
     assert config.training.steps == 1
 
 
-@pytest.mark.parametrize(("rate", "methods"), [(1e9, {"counted neighbours, no training"}), (1e15, set())])
+@pytest.mark.parametrize(("rate", "methods"), [(1e9, COUNTS), (400e9, COUNTS), (1e15, set())])
 def test_counts_stand_in_the_table_where_they_are_the_start(tmp_path, monkeypatch, rate, methods):
-    """A slow machine counts, a fast one learns for longer; both from the same text to a report."""
+    """Where the minutes hold little the start is counted, else it learns for longer; both from the same text."""
     monkeypatch.setattr(demo, "_machine_rate", lambda: rate)
     monkeypatch.setattr(demo, "newspaper", lambda: (PARAGRAPHS, PARAGRAPHS))
     seen = {}

@@ -24,19 +24,16 @@ def train_static(
 
     Every word counts; the other settings are gensim's own. One thread, so that the same seed gives the same vectors.
     """
-    trained = (
-        check_installed()
-        .Word2Vec(
-            sentences,
-            sg=int(method == "skip-gram"),
-            vector_size=width,
-            min_count=1,
-            epochs=epochs,
-            seed=seed,
-            workers=1,
-        )
-        .wv
-    )
+    gensim = check_installed()
+    trained = gensim.Word2Vec(
+        sentences,
+        sg=int(method == "skip-gram"),
+        vector_size=width,
+        min_count=1,
+        epochs=epochs,
+        seed=seed,
+        workers=1,
+    ).wv
     rows = {word: i + 1 for i, word in enumerate(map(str, trained.index_to_key))}
     none = np.zeros((1, width), np.float32)
     return StaticVectors(rows, np.concatenate([none, trained.vectors.astype(np.float32)]))
